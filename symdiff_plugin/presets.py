@@ -1,0 +1,195 @@
+r"""Every model of the paper as data: sizes, optimiser, epochs.
+
+Sizes: Tables 3 and 5 and Appendix C.2.1 of Zhang et al. (2024); ``xh_hidden_size`` (n_z), ``K`` and
+``dec_hidden_features`` follow the authors' scripts where the paper is silent. Training: Appendix C.2.2
+(QM9), C.3 (GEOM-Drugs). EDM's EGNN baselines: Table 6 and EDM's README.
+
+Nothing here needs torch: the set-up scripts read it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+FRAMES = ("learned", "haar", "none")
+PRECISIONS = ("fp32", "bf16")
+COMPATS = ("paper", "release")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of epsilon_theta, f_theta and Psi, and how they are put together.
+
+    Attributes:
+        frame: where R comes from: ``learned`` (R = R0 f_theta, SymDiff), ``haar`` (R = R0, SymDiff-H) or
+            ``none`` (R = I, a plain DiT).
+        hidden_size, depth, num_heads, mlp_ratio: the DiT of epsilon_theta; ``mlp_ratio`` counts both halves
+            of the SwiGLU, whose hidden size is ``mlp_ratio / 2 * hidden_size``.
+        xh_hidden_size: n_z, the width of the embedding of [x, h]; Psi has the other
+            n_emb = ``hidden_size - xh_hidden_size`` columns.
+        K: number of Gaussian kernels of Psi.
+        enc_hidden_size, enc_depth, enc_num_heads, enc_mlp_ratio: the DiT of f_theta.
+        dec_hidden_features: hidden width of f_theta's last two-layer network.
+        noise_dims, noise_std: m_noise and the standard deviation of eta.
+        mlp_dropout: dropout inside the SwiGLU layers.
+        time_scale: the DiT embeds ``time_scale * t``, t in [0, 1]. 1000 makes them the integer steps of the
+            paper's T = 1000, 1 is the release's.
+        precision: ``fp32``, or ``bf16`` for autocast inside the DiTs (geometry and outputs stay as they are).
+        compat: ``paper``, or ``release`` for the authors' released model (which is not equivariant).
+    """
+
+    frame: Literal["learned", "haar", "none"] = "learned"
+    hidden_size: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    xh_hidden_size: int = 184
+    K: int = 184
+    enc_hidden_size: int = 128
+    enc_depth: int = 8
+    enc_num_heads: int = 4
+    enc_mlp_ratio: float = 4.0
+    dec_hidden_features: int = 64
+    noise_dims: int = 3
+    noise_std: float = 1.0
+    mlp_dropout: float = 0.0
+    time_scale: float = 1000.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compat: Literal["paper", "release"] = "paper"
+
+    def __post_init__(self) -> None:
+        for name, options in (("frame", FRAMES), ("precision", PRECISIONS), ("compat", COMPATS)):
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name} must be one of {', '.join(options)}, not {getattr(self, name)!r}")
+        for size, heads in (("hidden_size", "num_heads"), ("enc_hidden_size", "enc_num_heads")):
+            width, count = getattr(self, size), getattr(self, heads)
+            if width < 1 or count < 1 or width % count:
+                raise ValueError(f"{size} = {width} must be a multiple of {heads} = {count}")
+        for name in ("depth", "enc_depth", "K", "dec_hidden_features", "noise_dims"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.xh_hidden_size < self.hidden_size:
+            raise ValueError(
+                f"xh_hidden_size = {self.xh_hidden_size} must lie between 0 and hidden_size = {self.hidden_size}: "
+                "Psi has the other columns"
+            )
+        if self.frame != "learned" and self.compat == "release":
+            raise ValueError("compat='release' is for the released symdiff models, which learn gamma")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Defaults of a run, under the names of ``main_qm9.py``'s flags and of ours; an explicit flag wins."""
+
+    n_epochs: int = 4350
+    batch_size: int = 256
+    lr: float = 2e-4
+    weight_decay: float = 1e-12
+    clip_norm: float = 2.0
+    ema_decay: float = 0.9999
+    diffusion_steps: int = 1000
+    diffusion_noise_schedule: str = "polynomial_2"
+    diffusion_noise_precision: float = 1e-5
+    diffusion_loss_type: str = "l2"
+    normalize_factors: tuple[int, int, int] = (1, 4, 10)
+    data_augmentation: bool = False
+    test_epochs: int = 20
+    n_stability_samples: int = 1000
+    n_report_steps: int = 100
+
+    def flags(self) -> dict[str, Any]:
+        """The defaults as EDM's argument parser takes them (its lists are lists)."""
+        return {**asdict(self), "normalize_factors": list(self.normalize_factors)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One model: what it is called in the paper, its architecture and the defaults of its training."""
+
+    label: str
+    architecture: Architecture = field(default_factory=Architecture)
+    training: Training = field(default_factory=Training)
+    geom: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "n_epochs": 55, "test_epochs": 1})
+
+    def training_flags(self, dataset: str = "qm9") -> dict[str, Any]:
+        """Defaults of a run on ``dataset`` (``qm9`` and its halves, or ``geom``)."""
+        training = replace(self.training, **self.geom) if dataset == "geom" else self.training
+        return training.flags()
+
+
+ARCHITECTURE_FIELDS = tuple(f.name for f in fields(Architecture))
+
+_BASE = Architecture()
+_STAR = Architecture(
+    hidden_size=768, num_heads=12, xh_hidden_size=382, K=382,
+    enc_hidden_size=216, enc_depth=10, enc_num_heads=8, dec_hidden_features=80,
+)  # fmt: skip
+_MINUS = Architecture(hidden_size=360, depth=10, xh_hidden_size=180, K=180)
+_MINUS_MINUS = Architecture(hidden_size=294, depth=8, xh_hidden_size=147, K=147)
+
+# Sizes that two CPU cores can train; not from the paper. Their EMA is short because their runs are.
+_TINY = Architecture(
+    hidden_size=128, depth=6, num_heads=4, xh_hidden_size=64, K=64,
+    enc_hidden_size=64, enc_depth=3, enc_num_heads=4, dec_hidden_features=32,
+)  # fmt: skip
+_SMALL = Architecture(
+    hidden_size=192, depth=8, num_heads=6, xh_hidden_size=96, K=96,
+    enc_hidden_size=96, enc_depth=4, enc_num_heads=4, dec_hidden_features=48,
+)  # fmt: skip
+_CPU = Training(n_epochs=10, batch_size=64, lr=5e-4, ema_decay=0.999, test_epochs=1, n_stability_samples=100)
+
+PRESETS: dict[str, Preset] = {
+    "symdiff": Preset("SymDiff", _BASE),
+    "symdiff_star": Preset("SymDiff*", _STAR, Training(lr=1e-4)),
+    "symdiff_minus": Preset("SymDiff-", _MINUS),
+    "symdiff_minus_minus": Preset("SymDiff--", _MINUS_MINUS),
+    "symdiff_h": Preset("SymDiff-H", replace(_BASE, frame="haar")),
+    "dit": Preset("DiT", replace(_BASE, frame="none")),
+    "dit_aug": Preset("DiT-Aug", replace(_BASE, frame="none"), Training(data_augmentation=True)),
+    "symdiff_small": Preset("SymDiff, small", _SMALL, _CPU),
+    "symdiff_tiny": Preset("SymDiff, tiny", _TINY, _CPU),
+    "symdiff_h_tiny": Preset("SymDiff-H, tiny", replace(_TINY, frame="haar"), _CPU),
+    "dit_tiny": Preset("DiT, tiny", replace(_TINY, frame="none"), _CPU),
+    "dit_aug_tiny": Preset(
+        "DiT-Aug, tiny", replace(_TINY, frame="none"), replace(_CPU, data_augmentation=True)
+    ),
+}
+
+# EDM's own EGNN at the three sizes of Table 6, with the settings of EDM's README. They are not built by the
+# plugin: each is `--model egnn_dynamics` with these flags of main_qm9.py.
+_EDM_README: dict[str, Any] = {
+    "model": "egnn_dynamics", "n_epochs": 3000, "n_stability_samples": 1000,
+    "diffusion_noise_schedule": "polynomial_2", "diffusion_noise_precision": 1e-5, "diffusion_steps": 1000,
+    "diffusion_loss_type": "l2", "batch_size": 64, "nf": 256, "n_layers": 9, "lr": 1e-4,
+    "normalize_factors": [1, 4, 10], "test_epochs": 20, "ema_decay": 0.9999,
+}  # fmt: skip
+EGNN_BASELINES: dict[str, dict[str, Any]] = {
+    "edm": _EDM_README,
+    "edm_plus": {**_EDM_README, "n_layers": 16},
+    "edm_plus_plus": {**_EDM_README, "n_layers": 12, "nf": 332},
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called ``name``.
+
+    Raises:
+        ValueError: no preset has that name; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def get_architecture(name: str, **overrides: Any) -> Architecture:
+    """The architecture of the preset ``name``, with some of its fields replaced.
+
+    Raises:
+        ValueError: unknown preset or value.
+        TypeError: an override that is no field of :class:`Architecture`.
+    """
+    unknown = sorted(set(overrides) - set(ARCHITECTURE_FIELDS))
+    if unknown:
+        raise TypeError(f"unknown override {unknown[0]!r}; choose from {', '.join(ARCHITECTURE_FIELDS)}")
+    return replace(get_preset(name).architecture, **overrides)
