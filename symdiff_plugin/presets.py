@@ -185,6 +185,8 @@ def get_preset(name: str) -> Preset:
 def get_architecture(name: str, **overrides: Any) -> Architecture:
     """The architecture of the preset ``name``, with some of its fields replaced.
 
+    ``compat="release"`` also means the release's ``time_scale`` of 1, unless that is given too.
+
     Raises:
         ValueError: unknown preset or value.
         TypeError: an override that is no field of :class:`Architecture`.
@@ -192,4 +194,6 @@ def get_architecture(name: str, **overrides: Any) -> Architecture:
     unknown = sorted(set(overrides) - set(ARCHITECTURE_FIELDS))
     if unknown:
         raise TypeError(f"unknown override {unknown[0]!r}; choose from {', '.join(ARCHITECTURE_FIELDS)}")
+    if overrides.get("compat") == "release":
+        overrides = {"time_scale": 1.0, **overrides}
     return replace(get_preset(name).architecture, **overrides)

@@ -1,0 +1,191 @@
+r"""The Diffusion Transformer (Peebles & Xie 2023) with SwiGLU, on packed sequences. Nothing molecular in it.
+
+A block, with c the embedding of the time and (shift, scale, gate)_{1,2} = W SiLU(c) + b, zero at the start
+(adaLN-Zero):
+
+    x <- x + gate_1 * Attention((1 + scale_1) * LayerNorm(x) + shift_1)
+    x <- x + gate_2 * SwiGLU((1 + scale_2) * LayerNorm(x) + shift_2)
+
+SwiGLU(x) = W_2 (SiLU(W_s x) * (W_l x)) (Shazeer 2020). Tokens are packed (T, D), see :mod:`symdiff_plugin.atoms`;
+what belongs to a whole sequence, the time among it, has one row a sequence, in packed order.
+
+Parameters are stored as in the reference DiT: qkv as rows [q; k; v] with the heads inside each, modulations as
+rows shift, scale, gate of attention and then of the MLP, and fc1 as rows [W_s; W_l].
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from symdiff_plugin.atoms import AtomLayout
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Feature-wise affine map with one shift and scale a token, all (T, D)."""
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+class TimestepEmbedder(nn.Module):
+    """(B,) times -> (B, D): sinusoids of 256 frequencies down to 1/10000, then a two-layer SiLU MLP."""
+
+    def __init__(self, hidden_size: int, frequencies: int = 256) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+
+    def sinusoids(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, 256), cosines and then sines of t f, f = 10000^(-i / 128), i = 0..127."""
+        half = self.frequencies // 2
+        i = torch.arange(half, device=t.device, dtype=t.dtype)
+        angles = t[:, None] * torch.exp(-math.log(10000) / half * i)
+        return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(self.sinusoids(t))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, each token attending to the tokens of its own sequence."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, layout: AtomLayout) -> Tensor:
+        outs = []
+        for qkv in layout.split(self.qkv(x)):
+            b, n, _ = qkv.shape
+            q, k, v = qkv.view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (b, heads, n, D / heads)
+            outs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # (b, n, D)
+        return self.proj(layout.join(outs))
+
+
+class SwiGLU(nn.Module):
+    """W_2 (SiLU(W_s x) * (W_l x)); fc1 holds [W_s; W_l]."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.fc1(x).chunk(2, dim=-1)  # (T, hidden)
+        return self.fc2(self.dropout(F.silu(gate) * value))
+
+
+class DiTBlock(nn.Module):
+    """One transformer block with adaLN-Zero."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.mlp = SwiGLU(dim, int(mlp_ratio * dim) // 2, dropout)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+
+    def forward(self, x: Tensor, c: Tensor, layout: AtomLayout) -> Tensor:
+        modulation = layout.expand(self.adaLN_modulation(c))  # (T, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift1, scale1), layout))
+        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Modulated LayerNorm and a Linear to the output, zero at the start."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(dim, out_features)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
+
+    def forward(self, x: Tensor, c: Tensor, layout: AtomLayout) -> Tensor:
+        shift, scale = layout.expand(self.adaLN_modulation(c)).chunk(2, dim=-1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class DiT(nn.Module):
+    """A stack of blocks from token embeddings to token outputs.
+
+    Args:
+        hidden_size: D.
+        depth: number of blocks.
+        num_heads: a divisor of D.
+        mlp_ratio: of fc1's width, both halves of the SwiGLU counted, to D.
+        out_features: width of the output, or None to leave out the final layer.
+        dropout: inside the SwiGLUs.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        out_features: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.t_embedder = TimestepEmbedder(hidden_size)
+        self.blocks = nn.ModuleList(
+            DiTBlock(hidden_size, num_heads, mlp_ratio, dropout) for _ in range(depth)
+        )
+        self.final_layer = None if out_features is None else FinalLayer(hidden_size, out_features)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initial weights: Xavier-uniform, the exceptions being those of DiT and of its SwiGLU."""
+        xavier_uniform(self)
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+        for block in self.blocks:
+            nn.init.zeros_(block.adaLN_modulation[1].weight)
+            # The linear half starts near the constant 1, so that the gate alone decides at first.
+            hidden = block.mlp.fc2.in_features
+            nn.init.normal_(block.mlp.fc1.weight[hidden:], std=1e-6)
+            nn.init.ones_(block.mlp.fc1.bias[hidden:])
+        if self.final_layer is not None:
+            nn.init.zeros_(self.final_layer.adaLN_modulation[1].weight)
+            nn.init.zeros_(self.final_layer.linear.weight)
+
+    def forward(self, x: Tensor, t: Tensor, layout: AtomLayout) -> Tensor:
+        """
+        Args:
+            x: (T, D) embedded tokens.
+            t: (B,) times, one a sequence, in packed order.
+            layout: which tokens belong to which sequence.
+
+        Returns:
+            (T, out_features), or the last hidden state (T, D) without a final layer.
+        """
+        c = self.t_embedder(t)  # (B, D)
+        x = x.to(t.dtype)  # under autocast, the residual stream keeps full precision
+        for block in self.blocks:
+            x = block(x, c, layout)  # (T, D)
+        return x if self.final_layer is None else self.final_layer(x, c, layout)
+
+
+def autocast(device_type: str, enabled: bool) -> AbstractContextManager[None]:
+    """bfloat16 autocast on or off; nothing on devices that have none, such as ``meta``."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, torch.bfloat16, enabled=enabled)
+
+
+def xavier_uniform(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every Linear in ``module``."""
+    for linear in module.modules():
+        if isinstance(linear, nn.Linear):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)

@@ -1,0 +1,120 @@
+r"""Gaussian pair embedding Psi (Appendix B.1; Luo et al. 2022), in memory linear in the number of atoms.
+
+With d_ij = |x_j - x_i| and s_k = |sigma_k| + 0.01,
+
+    psi_k(d) = exp(-((d - mu_k) / s_k)^2 / 2) / (sqrt(2 pi) s_k)
+    Psi_i    = (1/N) sum_j psi(d_ij) W_D + b,      j over the N real atoms, i itself included.
+
+(The paper's leading minus sign is absorbed in W_D; the floor of s keeps it from dividing by zero.) The mean over j
+is linear, so it is taken before W_D, and over slices of rows: no tensor of size N x N x K ever exists. What the
+backward pass needs of the sum over j are the three moments
+
+    S_p = (1/N) sum_j exp(-z^2 / 2) z^p,   z = (d_ij - mu_k) / s_k,   p = 0, 1, 2,
+
+each (T, K), since d Psi / d mu ~ S_1 / s and d Psi / d s ~ (S_2 - S_0) / s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from symdiff_plugin.atoms import AtomLayout
+
+STD_FLOOR = 0.01
+# Elements of the largest temporary: small enough for a CPU's second-level cache, large enough to fill a GPU.
+_SLICE = {"cpu": 1 << 18}
+_SLICE_OTHERWISE = 1 << 24
+
+
+class GaussianPairEmbedding(nn.Module):
+    """Psi: positions to a feature of each atom that does not change under rotations and reflections.
+
+    Args:
+        num_kernels: K.
+        features: n_emb, the width of the result.
+        release: sum over padded positions too, as the authors' release does (see :meth:`forward`).
+    """
+
+    def __init__(self, num_kernels: int, features: int, release: bool = False) -> None:
+        super().__init__()
+        self.means = nn.Parameter(torch.empty(num_kernels).uniform_(0, 3))
+        self.stds = nn.Parameter(torch.empty(num_kernels).uniform_(0, 3))
+        self.proj = nn.Linear(num_kernels, features)
+        self.release = release
+
+    def kernel_means(self, x: Tensor, layout: AtomLayout) -> Tensor:
+        """(T, 3) packed positions -> (T, K), the mean of psi over the atoms of the same molecule."""
+        parts = []
+        for part in layout.split(x):  # (b, n, 3)
+            # Differences, not |a|^2 + |b|^2 - 2ab: the latter cancels for atoms close to each other.
+            d = torch.cdist(part, part, compute_mode="donot_use_mm_for_euclid_dist")
+            parts.append(self._mean_gaussian(d.flatten(0, 1)))
+        return torch.cat(parts)
+
+    def _mean_gaussian(self, d: Tensor) -> Tensor:
+        # autograd.Function cannot see whether gradients are wanted at all; sampling should not pay for moments.
+        learning = torch.is_grad_enabled() and (self.means.requires_grad or self.stds.requires_grad)
+        return _MeanGaussian.apply(d, self.means, self.stds.abs() + STD_FLOOR, learning)
+
+    def forward(self, x: Tensor, layout: AtomLayout) -> Tensor:
+        """
+        Args:
+            x: (T, 3) packed positions.
+            layout: of the batch.
+
+        Returns:
+            (T, n_emb). With ``release``: (1/N) sum over *all* positions j of the padded batch, those of padding
+            lying at the origin, of (psi(d_ij) W_D + b), so that the result depends on the padding.
+        """
+        psi = self.kernel_means(x, layout)
+        if not self.release:
+            return self.proj(psi)
+        length = layout.shape[1]
+        count = layout.expand(layout.counts).to(x.dtype)  # (T, 1)
+        radius = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        psi = psi + (length - count) / count * self._mean_gaussian(radius)
+        return nn.functional.linear(psi, self.proj.weight) + (length / count) * self.proj.bias
+
+
+class _MeanGaussian(torch.autograd.Function):
+    """The mean of psi over the last axis of d: (M, n), (K,), (K,) -> (M, K); moments only when learning."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, mu: Tensor, s: Tensor, learning: bool) -> Tensor:
+        sums = [d.new_empty(d.shape[0], mu.shape[0]) for _ in range(3 if learning else 1)]
+        for rows in _row_slices(d, mu):
+            z = (d[rows, :, None] - mu).mul_(1 / s)  # (m, n, K)
+            term = (z * z).mul_(-0.5).exp_()
+            for power, out in enumerate(sums):
+                if power:
+                    term.mul_(z)
+                torch.mean(term, dim=1, out=out[rows])
+        ctx.save_for_backward(d, mu, s, *sums)
+        return sums[0] / (math.sqrt(2 * math.pi) * s)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d, mu, s, s0, *higher = ctx.saved_tensors
+        grad = grad / (math.sqrt(2 * math.pi) * s * s)  # (M, K)
+        grad_mu = grad_s = grad_d = None
+        if higher:
+            grad_mu = (grad * higher[0]).sum(0)
+            grad_s = (grad * (higher[1] - s0)).sum(0)
+        if ctx.needs_input_grad[0]:
+            grad_d = torch.empty_like(d)
+            for rows in _row_slices(d, mu):
+                z = (d[rows, :, None] - mu).mul_(1 / s)
+                slope = (z * z).mul_(-0.5).exp_().mul_(z)
+                grad_d[rows] = torch.einsum("mnk,mk->mn", slope, grad[rows]).mul_(-1 / d.shape[1])
+        return grad_d, grad_mu, grad_s, None
+
+
+def _row_slices(d: Tensor, mu: Tensor) -> list[slice]:
+    rows = max(1, _SLICE.get(d.device.type, _SLICE_OTHERWISE) // max(1, d.shape[1] * mu.shape[0]))
+    return [slice(i, i + rows) for i in range(0, d.shape[0], rows)]
