@@ -1,0 +1,271 @@
+"""Arguments of a run: the plugin's flags, added to those of EDM's training scripts.
+
+``--model`` takes EDM's own names and the presets'. A preset brings the paper's settings as defaults; an
+explicit flag always wins. With one of EDM's models every default is EDM's own, and the flags of the
+plugin's models are refused rather than ignored.
+
+What follows holds for every model: EDM's ``type=eval`` flags accept Python literals only, ``--online False``
+means False (upstream's ``type=bool`` takes any text for True), and every mistake is one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from symdiff_plugin import presets
+from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
+
+EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
+DATASETS = ("qm9", "qm9_second_half", "geom")
+GEOM_FILE = "data/geom/geom_drugs_30.npy"
+
+_CHOICES = {"frame": presets.FRAMES, "precision": presets.PRECISIONS, "compat": presets.COMPATS}
+_FLAG = {"compat": "--symdiff_compat"}  # the others are called like their field
+_HELP = {
+    "frame": "where R comes from: R0 f_theta (SymDiff), R0 alone (SymDiff-H) or the identity (DiT)",
+    "hidden_size": "width of epsilon_theta",
+    "depth": "layers of epsilon_theta",
+    "num_heads": "attention heads of epsilon_theta",
+    "mlp_ratio": "width of epsilon_theta's MLPs, both halves of the SwiGLU, in hidden_size",
+    "xh_hidden_size": "n_z, width of the embedding of [x, h]; Psi has the rest of hidden_size",
+    "K": "Gaussian kernels of Psi",
+    "enc_hidden_size": "width of f_theta",
+    "enc_depth": "layers of f_theta",
+    "enc_num_heads": "attention heads of f_theta",
+    "enc_mlp_ratio": "width of f_theta's MLPs, in enc_hidden_size",
+    "dec_hidden_features": "hidden width of f_theta's last two-layer network",
+    "noise_dims": "m_noise, columns of eta",
+    "noise_std": "standard deviation of eta",
+    "mlp_dropout": "dropout inside the MLPs",
+    "time_scale": "the network embeds time_scale * t, t in [0, 1]",
+    "precision": "bf16: autocast inside the networks; geometry and outputs stay float32",
+    "compat": "release: the authors' released model, which is not equivariant",
+}
+_TRAINING_HELP = {
+    "weight_decay": "of AdamW",
+    "clip_norm": "largest gradient norm; inf does not clip",
+}
+# Flags whose value must be at least this, in every model.
+_AT_LEAST = {
+    "n_epochs": 0, "batch_size": 1, "diffusion_steps": 1, "test_epochs": 1, "n_report_steps": 1,
+    "n_stability_samples": 1, "visualize_every_batch": 1, "num_workers": 0, "start_epoch": 0,
+}  # fmt: skip
+
+
+def boolean(text: str) -> bool:
+    """``True`` or ``False`` from the text of an argument, whatever its case; 1 and 0, yes and no do too.
+
+    Raises:
+        argparse.ArgumentTypeError: any other text.
+    """
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.strip().lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return values[text.strip().lower()]
+
+
+def literal(text: str) -> Any:
+    """A Python literal (number, boolean, list, None, quoted text) from the text of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no literal.
+    """
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a Python literal such as True or [1,4,10]") from None
+
+
+def default_datadir() -> Path:
+    """Where the set-up scripts put the data: ``data/`` of the repository, or of the working directory where
+    the plugin was installed without it."""
+    root = Path(__file__).resolve().parent.parent
+    return root / "data" if (root / "patches").is_dir() else Path("data").resolve()
+
+
+def is_plugin_model(args: Any) -> bool:
+    """Whether a run's arguments, old pickles included, ask for one of the plugin's models."""
+    return getattr(args, "model", None) in PRESETS
+
+
+def architecture_overrides(args: Any) -> dict[str, Any]:
+    """The fields of :class:`~symdiff_plugin.presets.Architecture` that a run's arguments hold."""
+    return {name: getattr(args, name) for name in ARCHITECTURE_FIELDS if hasattr(args, name)}
+
+
+def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of ``main_qm9.py`` or ``main_geom_drugs.py``, with the plugin's flags.
+
+    The parser is read twice: once to know ``--model`` and the data set, then with the preset's defaults in
+    place. A ``--seed`` is set here, before EDM draws its first number.
+
+    Args:
+        parser: EDM's parser, complete; it is extended in place.
+        argv: the arguments, those of the process if not given.
+
+    Returns:
+        EDM's arguments and, for the plugin's models alone, those of the plugin: plain values, which EDM
+        pickles and from which its evaluation scripts rebuild the model.
+
+    Raises:
+        SystemExit: status 2 and one line on stderr for a wrong argument or missing data.
+    """
+    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign]
+    _mend_types(parser)
+    plugin_flags = _add_flags(parser)
+    args = parser.parse_args(argv)
+    names = (*EDM_MODELS, *PRESETS)
+    if args.model not in names:
+        parser.error(f"unknown --model {args.model!r}; choose one of {', '.join(names)}")
+    if args.model in PRESETS:
+        parser.set_defaults(**_preset_defaults(args))
+        args = parser.parse_args(argv)
+    else:
+        given = [flag for dest, flag in plugin_flags.items() if hasattr(args, dest)]
+        if given:
+            parser.error(
+                f"{', '.join(given)} belongs to the plugin's models, not to --model {args.model}: "
+                f"leave it out or choose one of {', '.join(PRESETS)}"
+            )
+    _check_values(parser, args)
+    _check_combinations(parser, args)
+    _check_data(parser, args)
+    if args.no_cuda:
+        args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
+    if args.seed is not None:
+        seed_everything(args.seed)
+    return args
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (every device), NumPy and Python."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """One line, where argparse prints the usage of all 60 flags first."""
+    if not parser.exit_on_error:
+        raise argparse.ArgumentError(None, message)
+    parser.exit(2, f"{parser.prog}: error: {message} (--help lists all flags)\n")
+
+
+def _mend_types(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:
+        action.type = {eval: literal, bool: boolean}.get(action.type, action.type)
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Add the plugin's flags; without a default, so that a flag that was not given leaves no attribute.
+
+    Returns:
+        The flag of every argument that belongs to the plugin's models alone, by name.
+    """
+    everyone = parser.add_argument_group("added by symdiff_plugin, for every model")
+    everyone.add_argument("--seed", type=int, default=None, help="seed of every random number of the run")
+    everyone.add_argument(
+        "--all_classes", action="store_true",
+        help="without charges (--include_charges False, GEOM's default) let sampling reach the last atom type "
+        "too; upstream cuts it off",
+    )  # fmt: skip
+    ours = parser.add_argument_group(
+        f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."
+    )
+    flags = {}
+    for field in fields(Architecture):
+        flags[field.name] = _FLAG.get(field.name, f"--{field.name}")
+        ours.add_argument(
+            flags[field.name], dest=field.name, type=type(field.default), default=argparse.SUPPRESS,
+            choices=_CHOICES.get(field.name), help=_HELP[field.name],
+        )  # fmt: skip
+    for name, text in _TRAINING_HELP.items():
+        flags[name] = f"--{name}"
+        ours.add_argument(flags[name], type=float, default=argparse.SUPPRESS, help=text)
+    return flags
+
+
+def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
+    preset = PRESETS[args.model]
+    defaults = {name: getattr(preset.architecture, name) for name in ARCHITECTURE_FIELDS}
+    defaults.update(preset.training_flags("geom" if args.dataset == "geom" else "qm9"))
+    defaults["exp_name"] = args.model
+    if hasattr(args, "datadir"):
+        defaults["datadir"] = str(default_datadir())
+    return defaults
+
+
+def _check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    for name, least in _AT_LEAST.items():
+        if hasattr(args, name) and not getattr(args, name) >= least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if not args.lr > 0:
+        parser.error(f"--lr must be positive, not {args.lr}")
+    if not 0 <= args.ema_decay < 1:
+        parser.error(f"--ema_decay must lie in [0, 1), not {args.ema_decay}")
+    if args.seed is not None and not 0 <= args.seed < 2**32:
+        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {args.seed}")
+    factors = args.normalize_factors
+    if not isinstance(factors, list | tuple) or len(factors) != 3 or not all(
+        isinstance(factor, int | float) and factor > 0 for factor in factors
+    ):  # fmt: skip
+        parser.error(f"--normalize_factors must be three positive numbers such as [1,4,10], not {factors}")
+    if not is_plugin_model(args):
+        return
+    try:
+        get_architecture(args.model, **architecture_overrides(args))
+    except ValueError as error:
+        parser.error(str(error))
+    if not args.clip_norm > 0:
+        parser.error(f"--clip_norm must be positive, not {args.clip_norm}")
+    if not args.weight_decay >= 0:
+        parser.error(f"--weight_decay must not be negative, but is {args.weight_decay}")
+    if not args.condition_time:
+        parser.error("--condition_time False is for EDM's models: the plugin's always see the time")
+
+
+def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what upstream answers with a traceback minutes later, or with nonsense."""
+    if args.dataset not in DATASETS:
+        parser.error(
+            f"--dataset {args.dataset} cannot be trained on; choose one of {', '.join(DATASETS)} "
+            "(EDM has no statistics of the others)"
+        )
+    if args.remove_h and args.dataset != "qm9":
+        parser.error(f"--remove_h is for --dataset qm9 alone: EDM has no statistics of {args.dataset} without H")
+    if args.conditioning and args.dataset == "geom":
+        parser.error("--conditioning needs QM9: the GEOM data set of EDM has no properties")
+
+
+def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.dataset == "geom":
+        if is_plugin_model(args) and not Path(GEOM_FILE).is_file():
+            parser.error(
+                f"no {GEOM_FILE} here: make it with EDM's build_geom_dataset.py as its README says, "
+                "and start from the folder that holds data/"
+            )
+        return
+    folder = Path(args.datadir) / "qm9"
+    if is_plugin_model(args):
+        from symdiff_plugin.data import check_datadir
+
+        try:
+            check_datadir(args.datadir)
+        except (OSError, ValueError) as error:
+            parser.error(" ".join(str(error).split()))
+    elif not any((folder / f"{split}.npz").exists() for split in ("train", "valid", "test")):
+        print(
+            f"No QM9 in {folder}: EDM now downloads it from figshare, which refuses many. If it fails, "
+            f"`python -m symdiff_plugin.data.qm9 --datadir {args.datadir}` makes the same files.",
+            file=sys.stderr,
+        )
