@@ -1,0 +1,135 @@
+"""Content hashes, and writing that leaves all files or none.
+
+The hash is taken over the arrays, not over the npz container, whose bytes depend on the compressor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from symdiff_plugin.data.progress import progress
+from symdiff_plugin.data.schema import ResourceError
+
+# Of the arrays that EDM's own preparation made from all molecules of qm9pack, written in the archive's format.
+SPLIT_HASHES = {
+    "train": "3f7eae8b3d454af30a7fd8bb954201dfc3bc5bd352fdec95def4aa316704bda4",
+    "valid": "51eeef96150ec472ca7fdd4af5dd1d8ef7807e2b62bf9800c626d9d0f0a30554",
+    "test": "6682194967f06b2565f8699be40f3610867abb8487da922e5ce85fccc1134a02",
+}
+# Of the ascending indices of the 130,831 characterised molecules, int64, little-endian.
+INDEX_HASH = "0f765488b299e839161159ae9209ae86dc40bbd9d22c8e8051515367b97d8b38"
+
+
+def index_hash(index: np.ndarray) -> str:
+    """sha256 of the indices as little-endian int64."""
+    return hashlib.sha256(np.ascontiguousarray(index, dtype="<i8").tobytes()).hexdigest()
+
+
+def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over key, dtype, shape and bytes (little-endian, row by row) of each array, in the order given."""
+    digest = hashlib.sha256()
+    for key, values in arrays.items():
+        values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+        digest.update(f"{key} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def require_space(directory: Path, n_bytes: int) -> None:
+    """Check that ``n_bytes`` fit on the disk of ``directory``.
+
+    Raises:
+        ResourceError: they do not.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < n_bytes:
+        raise ResourceError(
+            f"{directory} has {free / 1e6:,.0f} MB free and {n_bytes / 1e6:,.0f} MB are needed: "
+            "make room or choose another --datadir"
+        )
+
+
+def npz_writer(arrays: Mapping[str, np.ndarray], name: str) -> Callable[[BinaryIO], None]:
+    """A writer of ``arrays`` in the format of ``np.savez_compressed``, with a progress bar that says ``name``."""
+
+    def write(file: BinaryIO) -> None:
+        size = sum(values.nbytes for values in arrays.values())
+        with (
+            progress(f"Writing {name}", size, "B", unit_scale=True) as bar,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            for key, values in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, values, allow_pickle=False)
+                bar.update(values.nbytes)
+
+    return write
+
+
+def json_writer(content: object) -> Callable[[BinaryIO], None]:
+    """A writer of ``content`` as indented JSON."""
+
+    def write(file: BinaryIO) -> None:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+    return write
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """The name of a temporary file in the folder of ``path``, gone at the end unless it was renamed."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_together(writers: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
+    """Write several files of one folder: each under a temporary name first, renamed once all are on disk.
+
+    An error, a full disk or an interruption before the renaming leaves what was there before.
+
+    Raises:
+        ResourceError: the disk is full or refuses to be written; the message names the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        renames = {}
+        for path, write in writers.items():
+            try:
+                temporary = stack.enter_context(temporary_beside(path))
+                with temporary.open("wb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, 0o666 & ~_umask())
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot write {path} ({error.strerror or error}): nothing was changed; "
+                    "make room, or choose another --datadir"
+                ) from error
+            renames[path] = temporary
+        for path, temporary in renames.items():
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                raise ResourceError(f"cannot write {path} ({error.strerror}): check the folder") from error
+
+
+def _umask() -> int:
+    """The process's umask, which mkstemp ignores; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
