@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from symdiff_plugin import presets
+from symdiff_plugin import checkpoint, presets
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
@@ -55,6 +55,11 @@ _TRAINING_HELP = {
     "weight_decay": "of AdamW",
     "clip_norm": "largest gradient norm; inf does not clip",
 }
+# Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
+_NOT_RESUMED = {
+    "model", "resume", "resume_from", "start_epoch", "current_epoch", "exp_name", "context_node_nf",
+    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online",
+}  # fmt: skip
 # Flags whose value must be at least this, in every model.
 _AT_LEAST = {
     "n_epochs": 0, "batch_size": 1, "diffusion_steps": 1, "test_epochs": 1, "n_report_steps": 1,
@@ -106,8 +111,9 @@ def architecture_overrides(args: Any) -> dict[str, Any]:
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``main_qm9.py`` or ``main_geom_drugs.py``, with the plugin's flags.
 
-    The parser is read twice: once to know ``--model`` and the data set, then with the preset's defaults in
-    place. A ``--seed`` is set here, before EDM draws its first number.
+    The command line is read again once ``--model`` and the data set are known, with the preset's defaults in
+    place. ``--resume PATH`` takes a run's folder or checkpoint, whose flags then are the defaults; ``--resume auto``
+    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number.
 
     Args:
         parser: EDM's parser, complete; it is extended in place.
@@ -124,19 +130,29 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     _mend_types(parser)
     plugin_flags = _add_flags(parser)
     args = parser.parse_args(argv)
+    path, record = _checkpoint_to_resume(parser, args)
+    if record is not None:
+        # Flags of the run that goes on are the defaults; what was given here wins.
+        parser.set_defaults(model=record["model"])
+        args = parser.parse_args(argv)
     names = (*EDM_MODELS, *PRESETS)
     if args.model not in names:
         parser.error(f"unknown --model {args.model!r}; choose one of {', '.join(names)}")
-    if args.model in PRESETS:
-        parser.set_defaults(**_preset_defaults(args))
-        args = parser.parse_args(argv)
-    else:
-        given = [flag for dest, flag in plugin_flags.items() if hasattr(args, dest)]
-        if given:
-            parser.error(
-                f"{', '.join(given)} belongs to the plugin's models, not to --model {args.model}: "
-                f"leave it out or choose one of {', '.join(PRESETS)}"
-            )
+    if args.model not in PRESETS and (given := [f for dest, f in plugin_flags.items() if hasattr(args, dest)]):
+        parser.error(
+            f"{', '.join(given)}: for the plugin's models alone, not for --model {args.model}; "
+            f"leave it out or choose one of {', '.join(PRESETS)}"
+        )
+    defaults = _preset_defaults(args) if args.model in PRESETS else {}
+    if record is not None:
+        if record["model"] != args.model:
+            parser.error(f"{path} is of --model {record['model']}, not {args.model}: leave --model out")
+        defaults.update({name: value for name, value in record.items() if name not in _NOT_RESUMED})
+        defaults["exp_name"] = path.resolve().parent.name
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
+    args.resume_from = None if path is None else str(path)
+    args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
     _check_combinations(parser, args)
     _check_data(parser, args)
@@ -152,6 +168,27 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _checkpoint_to_resume(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint that ``--resume`` asks for and the arguments in it; None, None for a run that starts afresh."""
+    if args.resume is None:
+        return None, None
+    if args.resume == "auto":
+        name = args.exp_name
+        if name == parser.get_default("exp_name") and args.model in PRESETS:
+            name = args.model
+        path = checkpoint.find(Path("outputs") / name)
+        if not path.exists():
+            return None, None
+    else:
+        path = checkpoint.find(args.resume)
+    try:
+        return path, checkpoint.load(path)["args"]
+    except checkpoint.CheckpointError as error:
+        parser.error(str(error))
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:

@@ -5,17 +5,39 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
+from symdiff_plugin.checkpoint import TrainingState, save_atomically
+from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients, get_optim
 from symdiff_plugin.progress import progress
+from symdiff_plugin.run import Run
 from symdiff_plugin.tracking import tracker as wandb
 
-__all__ = ["augment", "build_dynamics", "clip_gradients", "get_optim", "parse_args", "progress", "wandb"]
+__all__ = [
+    "augment",
+    "build_dynamics",
+    "class_columns",
+    "clip_gradients",
+    "end_epoch",
+    "get_optim",
+    "nearest_size",
+    "parse_args",
+    "progress",
+    "save",
+    "start_run",
+    "training_smiles",
+    "wandb",
+]
+
+_run: Run | None = None
+_sizes_said: set[int] = set()
 
 
 def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
@@ -49,3 +71,78 @@ def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
     from symdiff_plugin.groups import sample_haar
 
     return x @ sample_haar(x.size(0), device=x.device, dtype=x.dtype).transpose(1, 2)
+
+
+def class_columns(diffusion: nn.Module) -> slice:
+    """The columns of EDM's latent [x, h] that hold the atom types, as sampling reads them.
+
+    All but the last, whether or not that is a charge, as upstream has it; with ``--all_classes`` all atom types.
+
+    Args:
+        diffusion: EDM's diffusion model.
+    """
+    if getattr(diffusion, "all_classes", False):
+        return slice(diffusion.n_dims, diffusion.n_dims + diffusion.num_classes)
+    return slice(diffusion.n_dims, -1)
+
+
+def nearest_size(distributions: Mapping[int, Any], n_nodes: int) -> int:
+    """The number of atoms nearest to ``n_nodes`` (the smaller of two) of which the data hold a property.
+
+    Another than ``n_nodes`` itself is reported, once for each.
+
+    Args:
+        distributions: EDM's distributions of one property, by number of atoms.
+        n_nodes: the number of atoms wanted.
+    """
+    if n_nodes in distributions:
+        return n_nodes
+    nearest = min(distributions, key=lambda size: (abs(size - n_nodes), size))
+    if n_nodes not in _sizes_said:
+        _sizes_said.add(n_nodes)
+        print(f"No training molecule has {n_nodes} atoms: its property is drawn from those with {nearest}")
+    return nearest
+
+
+def save(state: dict[str, Any], path: str) -> None:
+    """``torch.save`` that leaves the whole file or what was there before.
+
+    Raises:
+        SystemExit: status 1 and one line if it cannot be written.
+    """
+    try:
+        save_atomically(state, path)
+    except OSError as error:
+        raise SystemExit(f"error: cannot write {path} ({error.strerror or error}): make room") from None
+
+
+def start_run(
+    args: Namespace, model: nn.Module, model_ema: nn.Module, optim: torch.optim.Optimizer, queue: Any
+) -> tuple[float, float]:
+    """Open the run's folder and, under ``--resume``, put the checkpoint back.
+
+    Args:
+        args: the run's arguments; ``start_epoch`` is set to where the run goes on.
+        model, model_ema, optim, queue: EDM's training state, see :class:`TrainingState`.
+
+    Returns:
+        The best validation NLL so far and the test NLL that goes with it; 1e8 at the start, as in EDM.
+    """
+    global _run
+    state = TrainingState(model, model_ema, optim, queue)
+    _run = Run(args, state)
+    return state.best_nll
+
+
+def end_epoch(
+    epoch: int,
+    model: nn.Module,
+    model_ema: nn.Module,
+    optim: torch.optim.Optimizer,
+    queue: Any,
+    best_nll_val: float,
+    best_nll_test: float,
+) -> None:
+    """Write the history and, where it is due, the checkpoint; see :meth:`symdiff_plugin.run.Run.end_epoch`."""
+    assert _run is not None, "start_run comes first"
+    _run.end_epoch(epoch, TrainingState(model, model_ema, optim, queue, (best_nll_val, best_nll_test)))

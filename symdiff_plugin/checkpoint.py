@@ -1,0 +1,172 @@
+"""Checkpoints from which a run goes on exactly: one file, whole or not there, of tensors and plain values.
+
+EDM saves a model when its validation NLL improves, in several files, and its ``--resume`` reads others than it
+writes. Here everything that decides the next epoch is kept: the model, its moving average, the optimiser,
+the queue of gradient norms, the best NLLs, the state of every random generator and the arguments.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import warnings
+import zipfile
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from symdiff_plugin.evaluate.files import replacing
+
+FILE_NAME = "checkpoint.pt"
+_FORMAT = 1
+_KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another model; the message is one line, with the remedy."""
+
+
+@dataclass
+class TrainingState:
+    """What a training loop carries from one epoch to the next.
+
+    Attributes:
+        model, model_ema: the model and its moving average; the same object where there is none.
+        optim: the optimiser.
+        queue: EDM's queue of gradient norms.
+        best_nll: best validation NLL and the test NLL of that epoch.
+    """
+
+    model: nn.Module
+    model_ema: nn.Module
+    optim: torch.optim.Optimizer
+    queue: Any
+    best_nll: tuple[float, float] = (1e8, 1e8)
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint that ``path``, a run's folder or the file itself, stands for; it need not be there."""
+    path = Path(path)
+    return path if path.suffix == ".pt" else path / FILE_NAME
+
+
+def save(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: the file; an earlier one is replaced once the new one is complete.
+        state: what to keep.
+        args: the run's arguments, plain values.
+        epoch: the epoch that a resumed run starts with.
+
+    Raises:
+        OSError: it cannot be written; an earlier one is untouched.
+    """
+    record = {
+        "format": _FORMAT,
+        "epoch": epoch,
+        "args": dict(vars(args)),
+        "model": state.model.state_dict(),
+        "model_ema": None if state.model_ema is state.model else state.model_ema.state_dict(),
+        "optim": state.optim.state_dict(),
+        "queue": [float(norm) for norm in state.queue.items],
+        "best_nll": [float(nll) for nll in state.best_nll],
+        "rng": rng_state(),
+    }
+    save_atomically(record, path)
+
+
+def save_atomically(record: Any, path: str | Path) -> None:
+    """``torch.save`` that leaves the whole file or what was there before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path, "wb") as file:
+        try:
+            torch.save(record, file)
+        except RuntimeError as error:  # torch's own report of a failed write
+            file.flush()  # raises the OSError behind it, if there is one
+            raise OSError(f"cannot write {path}: {error}") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: it is missing, damaged or no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}: give --resume the folder of a run that has one")
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({reason[:80]}): resume from another one") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or any(key not in record for key in _KEYS):
+        raise CheckpointError(f"{path} is no checkpoint of this version of symdiff_plugin: resume from another one")
+    return record
+
+
+def restore(path: Path, state: TrainingState, args: Namespace) -> int:
+    """Put a checkpoint back into a training loop that has just been set up.
+
+    The learning rate and weight decay stay those of ``args``.
+
+    Args:
+        path: the file.
+        state: changed in place, last of all the random generators.
+        args: the arguments of the run that goes on.
+
+    Returns:
+        The epoch to start with.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another model.
+    """
+    record = load(path)
+    groups = [{k: v for k, v in group.items() if k in ("lr", "weight_decay")} for group in state.optim.param_groups]
+    try:
+        state.model.load_state_dict(record["model"])
+        if state.model_ema is not state.model:
+            state.model_ema.load_state_dict(record["model_ema"] or record["model"])
+        state.optim.load_state_dict(record["optim"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is of another model than --model {args.model} with these flags: give the flags it was trained with"
+        ) from error
+    for group, flags in zip(state.optim.param_groups, groups, strict=True):
+        group.update(flags)
+    state.queue.items[:] = record["queue"]
+    state.best_nll = tuple(record["best_nll"])
+    set_rng_state(record["rng"])
+    return record["epoch"]
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of torch's (CPU and every GPU), NumPy's and Python's global generators."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Undo :func:`rng_state`; GPUs are left alone, with a warning, where their number is another now."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    else:
+        warnings.warn("another number of GPUs than before: their random numbers start afresh", stacklevel=2)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,106 @@
+"""The history of a run as JSON lines in its folder, taken from what EDM logs.
+
+``train_loss.jsonl`` holds the mean training loss of every ``n_report_steps`` iterations, ``history.jsonl`` one line
+an epoch. The training loss (by default the L2 loss of the noise, about 1) and the validation and test NLL (a
+bound on the likelihood, often over 100) are different quantities.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from symdiff_plugin.evaluate.files import replacing
+
+TRAIN_LOSS = "train_loss.jsonl"
+HISTORY = "history.jsonl"
+_NAMES = {  # EDM's keys, trailing blanks included
+    "Train Epoch NLL": "train_loss",
+    "Val loss ": "val_nll",
+    "Test loss ": "test_nll",
+    "mol_stable": "mol_stable",
+    "atm_stable": "atm_stable",
+    "Validity": "validity",
+    "Uniqueness": "uniqueness",
+    "Novelty": "novelty",
+}
+
+
+class History:
+    """Writes the history of one run.
+
+    Args:
+        folder: the run's folder.
+        every: training iterations a line of ``train_loss.jsonl``.
+        epoch: the first epoch; lines of this and later ones, from a run that was cut short, are dropped.
+    """
+
+    def __init__(self, folder: Path, every: int, epoch: int = 0) -> None:
+        self.folder = folder
+        self.every = every
+        self.epoch = epoch
+        self._losses: list[float] = []
+        self._row: dict[str, Any] = {}
+        steps = _keep_before(folder / TRAIN_LOSS, epoch)
+        _keep_before(folder / HISTORY, epoch)
+        self._step = steps[-1]["step"] if steps else 0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Take in one dictionary that EDM logs."""
+        if "Batch NLL" in record:
+            self._losses.append(float(record["Batch NLL"]))
+            if len(self._losses) == self.every:
+                self._write_losses()
+        for key, value in record.items():
+            if key in _NAMES:
+                self._row[_NAMES[key]] = float(value)
+
+    def end_epoch(self, seconds: float) -> None:
+        """Write the line of the epoch that ends.
+
+        Args:
+            seconds: how long it took, its evaluation included.
+        """
+        self._write_losses()
+        self._append(HISTORY, {"epoch": self.epoch, **self._row, "seconds": round(seconds, 3)})
+        self._row = {}
+        self.epoch += 1
+
+    def _write_losses(self) -> None:
+        if self._losses:
+            self._step += len(self._losses)
+            loss = sum(self._losses) / len(self._losses)
+            self._append(TRAIN_LOSS, {"step": self._step, "epoch": self.epoch, "loss": loss})
+            self._losses = []
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a history; a last line that was cut short is left out.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _keep_before(path: Path, epoch: int) -> list[dict[str, Any]]:
+    rows = [row for row in read_rows(path) if row["epoch"] < epoch] if path.exists() else []
+    if rows:
+        with replacing(path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    else:
+        path.unlink(missing_ok=True)
+    return rows

@@ -1,0 +1,155 @@
+"""A training run and its folder ``outputs/NAME``: resolved configuration, history, checkpoints, going on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+import time
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from symdiff_plugin import checkpoint
+from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
+from symdiff_plugin.checkpoint import TrainingState
+from symdiff_plugin.edm import PINNED_SHA, REPOSITORY_ROOT, EdmError
+from symdiff_plugin.edm.git import line as git_line
+from symdiff_plugin.evaluate.files import write_json
+from symdiff_plugin.history import History
+from symdiff_plugin.presets import PRESETS, get_architecture
+from symdiff_plugin.tracking import tracker
+
+CONFIG = "config.json"
+MINUTES_BETWEEN_CHECKPOINTS = 10.0
+_LIBRARIES = ("torch", "numpy", "rdkit", "scipy", "symdiff-plugin")
+
+
+class Run:
+    """One training run: writes its folder, epoch after epoch.
+
+    Args:
+        args: the run's arguments; ``start_epoch`` is set if the run goes on from a checkpoint.
+        state: what the training loop carries along; restored from ``args.resume_from`` if that is set.
+
+    Raises:
+        SystemExit: status 2 and one line if the checkpoint cannot be used, 1 if the folder cannot be written.
+    """
+
+    def __init__(self, args: Namespace, state: TrainingState) -> None:
+        self.args = args
+        self.folder = Path("outputs") / args.exp_name
+        resume_from = getattr(args, "resume_from", None)
+        if resume_from is not None:
+            try:
+                args.start_epoch = checkpoint.restore(Path(resume_from), state, args)
+            except checkpoint.CheckpointError as error:
+                print(f"error: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
+            left = max(args.n_epochs - args.start_epoch, 0)
+            print(f"Going on from {resume_from}: {args.start_epoch} epochs done, {left} of --n_epochs left")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / CONFIG, describe(args, state.model))
+            self.history = History(self.folder, args.n_report_steps, args.start_epoch)
+        except OSError as error:
+            raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
+        tracker.listeners[:] = [self.history]
+        self._began = self._saved = time.monotonic()
+        print(f"Configuration, history and checkpoints of this run: {self.folder}")
+
+    def end_epoch(self, epoch: int, state: TrainingState) -> None:
+        """Write the epoch's line of the history and, where it is due, a checkpoint.
+
+        One is due after every epoch that was evaluated, after the last, and after others if ten minutes have
+        passed since: it is as large as five copies of the model.
+
+        Raises:
+            SystemExit: status 1 and one line if the disk is full.
+        """
+        now = time.monotonic()
+        last = epoch + 1 == self.args.n_epochs
+        due = epoch % self.args.test_epochs == 0 or now - self._saved >= 60 * MINUTES_BETWEEN_CHECKPOINTS
+        path = self.folder / checkpoint.FILE_NAME
+        try:
+            self.history.end_epoch(now - self._began)
+            if self.args.save_model and (due or last):
+                checkpoint.save(path, state, self.args, epoch + 1)
+                self._saved = now
+        except OSError as error:
+            raise SystemExit(
+                f"error: cannot write {path} ({error.strerror or error}): make room, then go on with "
+                f"--resume {self.folder} if there is a checkpoint"
+            ) from None
+        self._began = time.monotonic()
+        if last:
+            print(f"Trained; the results are in {self.folder}")
+
+
+def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
+    """The resolved configuration of a run, for ``config.json``.
+
+    Args:
+        args: the run's arguments.
+        model: EDM's diffusion model, its network under ``dynamics``.
+    """
+    record: dict[str, Any] = {"model": args.model, "command": shlex.join(sys.argv), "seed": args.seed}
+    if is_plugin_model(args):
+        record["preset"] = PRESETS[args.model].label
+        record["architecture"] = asdict(get_architecture(args.model, **architecture_overrides(args)))
+    record["parameters"] = count_parameters(model.dynamics)
+    record["args"] = {name: _plain(value) for name, value in sorted(vars(args).items())}
+    record["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}}
+    record["versions"]["edm"] = PINNED_SHA
+    record["versions"]["commit"] = _commit(REPOSITORY_ROOT)
+    record["device"] = torch.cuda.get_device_name() if args.cuda else f"cpu, {torch.get_num_threads()} threads"
+    return record
+
+
+def count_parameters(network: nn.Module) -> dict[str, int]:
+    """Trainable parameters of ``network``, in all and, for the plugin's, of its two parts."""
+    total = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    if not is_plugin_network(network):
+        return {"total": total}
+    f_theta = getattr(network, "f_theta", None)
+    part = 0 if f_theta is None else sum(p.numel() for p in f_theta.parameters() if p.requires_grad)
+    return {"total": total, "epsilon_theta": total - part, "f_theta": part}
+
+
+def is_plugin_network(network: nn.Module) -> bool:
+    """Whether ``network`` is one of the plugin's dynamics."""
+    from symdiff_plugin.dynamics import DiTDynamics
+
+    return isinstance(network, DiTDynamics)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of the repository at ``folder``, with ``-dirty`` if files differ; None if it is none."""
+    try:
+        top = git_line("rev-parse", "--show-toplevel", cwd=folder)
+        if top is None or not os.path.samefile(top, folder):
+            return None
+        return git_line("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*", cwd=folder)
+    except (EdmError, OSError):
+        return None
