@@ -28,7 +28,7 @@ class AtomLayout:
         shape: (B, N) of the padded batch.
         buckets: pairs (b, n), ascending in n: b molecules of n atoms; the sum of b n is T.
         order: (B,) the molecules in the order in which they are packed.
-        counts: (B, 1) number of atoms of each molecule, in packed order, at least 1, as ``node_mask``'s dtype.
+        counts: (B, 1) number of atoms of each molecule, at least 1, in packed order, of the mask's dtype.
 
     Building it reads the sizes on the host, once a batch. On the ``meta`` device, where there is nothing to read,
     every atom is taken for real.
@@ -54,7 +54,6 @@ class AtomLayout:
         else:
             real = node_mask != 0
             sizes, self.order = real.sum(1).sort(stable=True)
-            # A molecule without atoms has no tokens, so it needs no bucket; means take it as one atom of zeros.
             self.buckets = tuple((len(list(group)), n) for n, group in groupby(sizes.tolist()))
             row, column = real[self.order].nonzero(as_tuple=True)
             self._index = self.order[row] * length + column
@@ -83,11 +82,11 @@ class AtomLayout:
     def split(self, tokens: Tensor) -> list[Tensor]:
         """(T, C) -> one view (b, n, C) a bucket."""
         parts = tokens.split([b * n for b, n in self.buckets])
-        return [part.view(b, n, -1) for part, (b, n) in zip(parts, self.buckets, strict=True)]
+        return [part.view(b, n, tokens.shape[-1]) for part, (b, n) in zip(parts, self.buckets, strict=True)]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of :meth:`split`: tensors (b, n, C) -> (T, C)."""
-        return torch.cat([part.reshape(b * n, -1) for part, (b, n) in zip(parts, self.buckets, strict=True)])
+        return torch.cat([p.reshape(b * n, p.shape[-1]) for p, (b, n) in zip(parts, self.buckets, strict=True)])
 
     def expand(self, molecules: Tensor) -> Tensor:
         """(B, C) in packed order -> (T, C): to each atom its molecule's row."""
@@ -109,15 +108,14 @@ class LayoutCache:
     """
 
     def __init__(self) -> None:
-        self._mask: Tensor | None = None
-        self._version = -1
-        self._layout: AtomLayout | None = None
+        self._last: tuple[Tensor, int, AtomLayout] | None = None
 
     def __call__(self, node_mask: Tensor) -> AtomLayout:
-        if self._layout is None or node_mask is not self._mask or node_mask._version != self._version:
-            self._layout = AtomLayout(node_mask)
-            self._mask, self._version = node_mask, node_mask._version
-        return self._layout
+        # One read and one write of a tuple: DataParallel's replicas share this object between threads.
+        last = self._last
+        if last is None or last[0] is not node_mask or last[1] != node_mask._version:
+            last = self._last = (node_mask, node_mask._version, AtomLayout(node_mask))
+        return last[2]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayoutCache:
         return LayoutCache()

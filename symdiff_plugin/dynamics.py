@@ -13,6 +13,7 @@ SymDiff-H leaves f_theta out (R = R0), a plain DiT also R0 (R = I).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -115,19 +116,26 @@ class DiTDynamics(nn.Module):
         layout = self._layouts(node_mask)
         t = layout.sort(_times(t, xh)) * self.architecture.time_scale  # (B,)
         x, h = xh[..., :N_DIMS], xh[..., N_DIMS:]
-        with autocast(xh.device.type, enabled=self.architecture.precision == "bf16"):
-            psi = self.pair_embedding(layout.pack(x), layout)  # (T, n_emb), O(3)-invariant: serves every R
+        psi = self.pair_embedding(layout.pack(x), layout)  # (T, n_emb), O(3)-invariant: serves every R
+        R = self.rotation(x, psi, t, layout, R0, eta)
 
-            def epsilon(x: Tensor) -> tuple[Tensor, Tensor]:
-                inputs = torch.cat([x, h] if context is None else [x, h, context], dim=-1)
-                z = self.xh_embedder(layout.pack(inputs))  # (T, n_z)
-                out = self.dit(torch.cat([z, psi], dim=-1), t, layout)  # (T, 3 + nf)
-                out = layout.unpack(out.to(xh.dtype))  # (B, N, 3 + nf)
-                return remove_mean(out[..., :N_DIMS], node_mask), out[..., N_DIMS:]
+        def epsilon(x: Tensor) -> tuple[Tensor, Tensor]:
+            inputs = torch.cat([x, h] if context is None else [x, h, context], dim=-1)
+            out = layout.unpack(self.network(layout.pack(inputs), psi, t, layout))  # (B, N, 3 + nf)
+            return remove_mean(out[..., :N_DIMS], node_mask), out[..., N_DIMS:]
 
-            R = self.rotation(x, psi, t, layout, R0, eta)
-            vectors, features = epsilon(x) if R is None else symmetrise(epsilon, R, x)
+        vectors, features = epsilon(x) if R is None else symmetrise(epsilon, R, x)
         return torch.cat([vectors, features], dim=-1)
+
+    def network(self, inputs: Tensor, psi: Tensor, t: Tensor, layout: AtomLayout) -> Tensor:
+        """epsilon_theta before its projection: rows [x, h, context] (T, 3 + nf + context) -> (T, 3 + nf)."""
+        with self.autocast(inputs):
+            z = torch.cat([self.xh_embedder(inputs), psi], dim=-1)  # (T, n_z + n_emb)
+            return self.dit(z, t, layout).to(inputs.dtype)
+
+    def autocast(self, like: Tensor) -> AbstractContextManager[None]:
+        """Where the networks, and nothing of the geometry, compute in ``architecture.precision``."""
+        return autocast(like.device.type, enabled=self.architecture.precision == "bf16")
 
     def rotation(
         self, x: Tensor, psi: Tensor, t: Tensor, layout: AtomLayout, R0: Tensor | None, eta: Tensor | None
@@ -193,7 +201,9 @@ class SymDiffDynamics(DiTDynamics):
         if eta is None or eta.shape != wanted:
             raise ValueError(f"eta must be {wanted}, not {None if eta is None else tuple(eta.shape)}")
         x_eta = layout.pack(torch.cat([act_inverse(R0, x), eta], dim=-1))  # (T, 3 + m_noise)
-        f = layout.unsort(self.f_theta(torch.cat([x_eta, psi], dim=-1), t, layout))  # (B, 3, 3)
+        with self.autocast(x):
+            f = self.f_theta(torch.cat([x_eta, psi], dim=-1), t, layout)
+        f = layout.unsort(f)  # (B, 3, 3)
         return compose(R0, f, release=self.architecture.compat == "release")
 
 

@@ -1,0 +1,103 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from molecules import qm9_batch
+
+from symdiff_plugin.atoms import AtomLayout, LayoutCache, remove_mean
+
+
+@pytest.fixture
+def scattered():
+    """A batch whose atoms stand anywhere, with a molecule of one atom and one of none."""
+    torch.manual_seed(0)
+    mask = (torch.rand(7, 9) < 0.6).double()
+    mask[2] = 0
+    mask[4] = torch.eye(9)[3]
+    return mask[..., None]
+
+
+def test_pack_and_unpack_are_inverse(scattered):
+    layout = AtomLayout(scattered)
+    x = torch.randn(7, 9, 4, dtype=torch.float64) * scattered
+    tokens = layout.pack(x)
+    assert tokens.shape == (int(scattered.sum()), 4)
+    assert torch.equal(layout.unpack(tokens), x)
+
+
+def test_buckets_hold_whole_molecules(scattered):
+    layout = AtomLayout(scattered)
+    molecule = torch.arange(7.0)[:, None, None].expand(7, 9, 1)
+    for part in layout.split(layout.pack(molecule)):
+        assert (part == part[:, :1]).all()
+    sizes = [n for b, n in layout.buckets for _ in range(b)]
+    assert sizes == sorted(scattered.sum((1, 2)).int().tolist())
+
+
+def test_split_makes_views_and_join_undoes_it(scattered):
+    layout = AtomLayout(scattered)
+    tokens = torch.randn(layout.tokens, 5)
+    parts = layout.split(tokens)
+    assert all(p.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr() for p in parts)
+    assert torch.equal(layout.join(parts), tokens)
+
+
+def test_mean_and_expand_against_a_loop(scattered):
+    layout = AtomLayout(scattered)
+    x = torch.randn(7, 9, 3, dtype=torch.float64) * scattered
+    expected = torch.stack([x[i].sum(0) / max(1, scattered[i].sum()) for i in range(7)])
+    mean = layout.mean(layout.pack(x))
+    torch.testing.assert_close(layout.unsort(mean), expected)
+    expanded = layout.unpack(layout.expand(mean))
+    torch.testing.assert_close(expanded, expected[:, None] * scattered)
+
+
+def test_sort_and_unsort_are_inverse(scattered):
+    layout = AtomLayout(scattered)
+    rows = torch.arange(7)
+    assert torch.equal(layout.unsort(layout.sort(rows)), rows)
+
+
+def test_gradients_pass_through_packing(scattered):
+    layout = AtomLayout(scattered)
+    x = torch.randn(7, 9, 2, dtype=torch.float64, requires_grad=True)
+    layout.unpack(layout.expand(layout.mean(layout.pack(x)))).sum().backward()
+    torch.testing.assert_close(x.grad, scattered.expand(7, 9, 2))
+
+
+def test_meta_mask_takes_every_atom_for_real():
+    layout = AtomLayout(torch.empty(3, 5, 1, device="meta"))
+    assert layout.tokens == 15
+    assert layout.unpack(torch.empty(15, 2, device="meta")).shape == (3, 5, 2)
+
+
+def test_wrong_mask_shape_is_refused():
+    with pytest.raises(ValueError, match="node_mask must be"):
+        AtomLayout(torch.ones(2, 3, 4))
+
+
+def test_cache_keeps_the_last_mask_and_notices_changes(scattered):
+    cache = LayoutCache()
+    layout = cache(scattered)
+    assert cache(scattered) is layout
+    assert cache(scattered.clone()) is not layout
+    layout = cache(scattered)
+    scattered[0] = 1
+    assert cache(scattered) is not layout
+    assert cache(scattered).buckets[-1] == (1, 9)
+
+
+def test_cache_copies_start_empty(scattered):
+    cache = LayoutCache()
+    cache(scattered)
+    for copied in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert copied._last is None
+
+
+def test_remove_mean_is_a_projection_to_zero_centre_of_mass():
+    _, xh, mask = qm9_batch()
+    x = remove_mean((xh[..., :3] + 7) * mask, mask)
+    assert x.sum(1).abs().max() < 1e-12
+    assert (x * (1 - mask)).abs().max() == 0
+    torch.testing.assert_close(remove_mean(x, mask), x)

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+
+from symdiff_plugin.atoms import AtomLayout
+from symdiff_plugin.dit import DiT, TimestepEmbedder
+
+
+def layout(sizes, length=7):
+    mask = torch.zeros(len(sizes), length, 1)
+    for i, n in enumerate(sizes):
+        mask[i, :n] = 1
+    return AtomLayout(mask)
+
+
+def test_sinusoids_are_dits():
+    t = torch.tensor([0.0, 1.0, 513.25], dtype=torch.float64)
+    out = TimestepEmbedder(8).sinusoids(t)
+    for row, time in zip(out, t.tolist(), strict=True):
+        angles = [time * 10000 ** (-i / 128) for i in range(128)]
+        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
+        torch.testing.assert_close(row, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def test_adaln_zero_predicts_zero_at_the_start():
+    torch.manual_seed(0)
+    model = DiT(16, 2, 4, out_features=5)
+    assert model(torch.randn(9, 16), torch.rand(3), layout([2, 3, 4])).abs().max() == 0
+
+
+def test_blocks_are_the_identity_at_the_start():
+    torch.manual_seed(0)
+    x = torch.randn(9, 16)
+    assert torch.equal(DiT(16, 2, 4)(x, torch.rand(3), layout([2, 3, 4])), x)
+
+
+def test_swiglu_starts_as_its_gate_alone():
+    torch.manual_seed(0)
+    mlp = DiT(16, 1, 4).blocks[0].mlp
+    x = torch.randn(5, 16)
+    gate = torch.nn.functional.silu(x @ mlp.fc1.weight[:32].T)
+    torch.testing.assert_close(mlp(x), gate @ mlp.fc2.weight.T, rtol=0, atol=1e-4)
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    block = DiT(64, 1, 4, out_features=3).blocks[0]
+    bound = math.sqrt(6 / (64 + 3 * 64))
+    assert 0.98 * bound < block.attn.qkv.weight.abs().max() <= bound
+    assert block.attn.qkv.bias.abs().max() == 0
+    assert (block.mlp.fc1.bias[128:] == 1).all()
+    assert block.mlp.fc1.weight[128:].abs().max() < 1e-5
+    assert block.adaLN_modulation[1].weight.abs().max() == 0
+
+
+def test_sequences_do_not_see_each_other():
+    torch.manual_seed(0)
+    model = DiT(16, 2, 4, out_features=5).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    tokens, t = torch.randn(9, 16, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    before = model(tokens, t, layout([2, 3, 4]))
+    tokens[:2] += 1
+    after = model(tokens, t, layout([2, 3, 4]))
+    assert torch.equal(before[2:], after[2:])
+    assert (before[:2] != after[:2]).any()
+
+
+def test_dropout_is_for_training_only():
+    torch.manual_seed(0)
+    model = DiT(16, 1, 4, out_features=5, dropout=0.5)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    tokens, t = torch.randn(9, 16), torch.rand(3)
+    run = lambda: model(tokens, t, layout([2, 3, 4]))  # noqa: E731
+    assert not torch.equal(run(), run())
+    model.eval()
+    assert torch.equal(run(), run())
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 1, 7], [4, 4, 4]])
+def test_any_mixture_of_sizes(sizes):
+    model = DiT(16, 1, 4)
+    assert model(torch.randn(sum(sizes), 16), torch.rand(len(sizes)), layout(sizes)).shape == (sum(sizes), 16)

@@ -1,0 +1,262 @@
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import reference
+import torch
+from molecules import qm9_batch, randomise
+
+from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
+
+SIZES = {"depth": 2, "enc_depth": 2}
+
+
+def model_and_batch(name="symdiff_tiny", context=0, length=None, **overrides):
+    torch.manual_seed(0)
+    model = randomise(build_dynamics(name, 6, context_node_nf=context, **{**SIZES, **overrides}).double())
+    t, xh, mask = qm9_batch(length=length)
+    extra = torch.randn(*xh.shape[:2], context, dtype=xh.dtype) * mask if context else None
+    return model, t, xh, mask, extra
+
+
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("symdiff_tiny", {}),
+        ("symdiff_tiny", {"compat": "release"}),
+        ("symdiff_tiny", {"time_scale": 1.0, "noise_dims": 5, "mlp_ratio": 3.0}),
+        ("symdiff_h_tiny", {}),
+        ("dit_tiny", {}),
+        ("dit_aug_tiny", {}),
+    ],
+)
+def test_outputs_and_gradients_against_the_naive_reference(name, overrides, context):
+    model, t, xh, mask, extra = model_and_batch(name, context, **overrides)
+    draws = {"R0": None, "eta": None, **model.draw(xh, mask)}
+    ours = model.given_draws(t, xh, mask, extra, **draws)
+    theirs = reference.symdiff(model, t, xh, mask, extra, draws["R0"], draws["eta"])
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+    weight = torch.randn_like(ours)
+    parameters = dict(model.named_parameters())
+    a = torch.autograd.grad((ours * weight).sum(), parameters.values())
+    b = torch.autograd.grad((theirs * weight).sum(), parameters.values())
+    for name, x, y in zip(parameters, a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
+def test_float32_is_the_float64_model_to_rounding(name):
+    model, t, xh, mask, _ = model_and_batch(name)
+    draws = model.draw(xh, mask)
+    exact = model.given_draws(t, xh, mask, **draws)
+    single = copy.deepcopy(model).float()
+    out = single.given_draws(t.float(), xh.float(), mask.float(), **{k: v.float() for k, v in draws.items()})
+    assert out.dtype == torch.float32
+    assert (out.double() - exact).norm() < 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_predicts_zero_at_the_start(name):
+    torch.manual_seed(0)
+    model = build_dynamics(name, 6, depth=1, enc_depth=1)
+    t, xh, mask = qm9_batch(dtype=torch.float32)
+    assert model._forward(t, xh, mask, None, None).abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
+def test_padding_changes_nothing_and_stays_zero(name):
+    model, t, xh, mask, _ = model_and_batch(name)
+    draws = model.draw(xh, mask)
+    out = model.given_draws(t, xh, mask, **draws)
+    assert (out * (1 - mask)).abs().max() == 0
+    _, xh2, mask2 = qm9_batch(length=41)
+    if "eta" in draws:
+        draws["eta"] = torch.nn.functional.pad(draws["eta"], (0, 0, 0, 41 - xh.shape[1]))
+    wide = model.given_draws(t, xh2, mask2, **draws)
+    torch.testing.assert_close(wide[:, : xh.shape[1]], out, rtol=1e-12, atol=1e-12)
+    assert wide[:, xh.shape[1] :].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
+def test_zero_centre_of_mass(name):
+    model, t, xh, mask, _ = model_and_batch(name)
+    out = model._forward(t, xh, mask, None, None)
+    assert out[..., :3].abs().max() > 0.1
+    assert out[..., :3].sum(1).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
+def test_permuting_atoms_permutes_outputs(name):
+    model, t, xh, mask, _ = model_and_batch(name)
+    draws = model.draw(xh, mask)
+    order = torch.randperm(xh.shape[1])
+    permuted = {**draws, **({"eta": draws["eta"][:, order]} if "eta" in draws else {})}
+    out = model.given_draws(t, xh, mask, **draws)
+    again = model.given_draws(t, xh[:, order], mask[:, order], **permuted)
+    torch.testing.assert_close(again, out[:, order], rtol=1e-9, atol=1e-10)
+
+
+def test_molecules_do_not_depend_on_their_batch():
+    model, t, xh, mask, _ = model_and_batch()
+    draws = model.draw(xh, mask)
+    out = model.given_draws(t, xh, mask, **draws)
+    for i in (0, 3, 7):
+        row = slice(i, i + 1)
+        alone = model.given_draws(t[row], xh[row], mask[row], R0=draws["R0"][row], eta=draws["eta"][row])
+        torch.testing.assert_close(alone, out[row], rtol=1e-9, atol=1e-10)
+
+
+def test_one_time_for_the_whole_batch():
+    model, _, xh, mask, _ = model_and_batch()
+    draws = model.draw(xh, mask)
+    every = model.given_draws(torch.full((len(xh), 1), 0.3, dtype=xh.dtype), xh, mask, **draws)
+    for shape in ((1,), (1, 1), ()):
+        one = torch.full(shape, 0.3, dtype=xh.dtype)
+        assert torch.equal(model.given_draws(one, xh, mask, **draws), every)
+
+
+def test_forward_is_given_draws_at_seeded_draws():
+    model, t, xh, mask, _ = model_and_batch()
+    torch.manual_seed(5)
+    out = model._forward(t, xh, mask, torch.ones(1), None)
+    torch.manual_seed(5)
+    assert torch.equal(model.given_draws(t, xh, mask, **model.draw(xh, mask)), out)
+    torch.manual_seed(6)
+    assert not torch.equal(model(t, xh, mask), out)
+
+
+def test_noise_is_centred_in_the_paper_and_plain_in_the_release():
+    _, xh, mask = qm9_batch(count=1)
+    xh, mask = xh.expand(4000, -1, -1), mask.expand(4000, -1, -1).clone()
+    for compat, variance in (("paper", 1 - 1 / mask[0].sum()), ("release", torch.tensor(1.0))):
+        torch.manual_seed(0)
+        model = build_dynamics("symdiff_tiny", 6, noise_std=2.0, compat=compat)
+        eta = model.draw(xh, mask)["eta"]
+        assert (eta * (1 - mask)).abs().max() == 0
+        assert (eta.sum(1).abs().max() < 1e-10) == (compat == "paper")
+        real = eta[:, mask[0, :, 0] != 0]
+        assert abs(real.var().item() / (4 * variance.item()) - 1) < 0.05
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
+def test_every_parameter_gets_a_finite_gradient(name):
+    model, t, xh, mask, extra = model_and_batch(name, context=1)
+    model._forward(t, xh, mask, None, extra).square().sum().backward()
+    for parameter_name, p in model.named_parameters():
+        assert p.grad is not None, parameter_name
+        assert torch.isfinite(p.grad).all(), parameter_name
+        assert p.grad.abs().max() > 0, parameter_name
+
+
+def test_gradients_are_finite_for_coinciding_atoms_and_single_atoms():
+    model, t, xh, mask, _ = model_and_batch()
+    xh, mask = xh.clone(), mask.clone()
+    xh[0, :, :3] = 0  # every atom at the origin: Psi's distances all vanish
+    xh[1], mask[1, 1:] = 0, 0  # one atom
+    xh.requires_grad_()
+    model._forward(t, xh, mask, None, None).square().sum().backward()
+    assert torch.isfinite(xh.grad).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_context_matters_and_is_no_output():
+    model, t, xh, mask, extra = model_and_batch(context=2)
+    draws = model.draw(xh, mask)
+    out = model.given_draws(t, xh, mask, extra, **draws)
+    assert out.shape == xh.shape
+    assert (model.given_draws(t, xh, mask, 2 * extra, **draws) - out).abs().max() > 1e-3
+
+
+def test_deepcopy_is_independent_and_equal():
+    model, t, xh, mask, _ = model_and_batch()
+    draws = model.draw(xh, mask)
+    out = model.given_draws(t, xh, mask, **draws)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin.given_draws(t, xh, mask, **draws), out)
+    randomise(twin, seed=9)
+    assert torch.equal(model.given_draws(t, xh, mask, **draws), out)
+    assert not torch.equal(twin.given_draws(t, xh, mask, **draws), out)
+
+
+def test_replicas_of_data_parallel_do_not_mix_up_their_masks():
+    """EDM wraps models in DataParallel, whose replicas are shallow copies that run in threads."""
+    model, t, xh, mask, _ = model_and_batch()
+    draws = model.draw(xh, mask)
+    out = model.given_draws(t, xh, mask, **draws)
+
+    def run(i):
+        rows = slice(i, i + 1)
+        return copy.copy(model).given_draws(t[rows], xh[rows], mask[rows], **{k: v[rows] for k, v in draws.items()})
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, alone in enumerate(pool.map(run, [*range(8)] * 3)):
+            torch.testing.assert_close(alone[0], out[i % 8], rtol=1e-9, atol=1e-10)
+
+
+def test_bf16_stays_close_and_returns_float32():
+    model, t, xh, mask, _ = model_and_batch()
+    draws = {k: v.float() for k, v in model.draw(xh, mask).items()}
+    t, xh, mask = t.float(), xh.float(), mask.float()
+    exact = copy.deepcopy(model).float().given_draws(t, xh, mask, **draws)
+    rounded = build_dynamics("symdiff_tiny", 6, **SIZES, precision="bf16")
+    rounded.load_state_dict(model.float().state_dict())
+    out = rounded.given_draws(t, xh, mask, **draws)
+    assert out.dtype == torch.float32
+    error = (out - exact).norm() / exact.norm()
+    assert 1e-5 < error < 0.1  # autocast is on, and harmless
+    assert out[..., :3].sum(1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(xh=a["xh"][..., :-1]), r"xh must be \(B, N, 9\)"),
+        (lambda a: a.update(node_mask=a["node_mask"][:-1]), "node_mask must be"),
+        (lambda a: a.update(context=torch.zeros(8, 29, 1)), "context_node_nf = 0, but was given context of shape"),
+        (lambda a: a.update(t=torch.zeros(3, 1)), "t must be"),
+        (lambda a: a.update(R0=torch.eye(3)), "R0 must be"),
+        (lambda a: a.update(eta=None), "eta must be"),
+    ],
+)
+def test_wrong_shapes_are_refused(change, message):
+    model, t, xh, mask, _ = model_and_batch()
+    arguments = {"t": t, "xh": xh, "node_mask": mask, "context": None, **model.draw(xh, mask)}
+    change(arguments)
+    with pytest.raises(ValueError, match=message):
+        model.given_draws(**arguments)
+
+
+def test_missing_context_is_refused():
+    model, t, xh, mask, _ = model_and_batch(context=1)
+    with pytest.raises(ValueError, match="context_node_nf = 1, but was given no context"):
+        model._forward(t, xh, mask, None, None)
+
+
+@pytest.mark.parametrize("name", ["symdiff", "symdiff_h", "dit"])
+def test_meta_device_runs_forward_and_backward(name):
+    with torch.device("meta"):
+        model = build_dynamics(name, 6)
+        xh, mask, t = torch.randn(4, 20, 9), torch.ones(4, 20, 1), torch.rand(4, 1)
+    out = model._forward(t, xh, mask, None, None)
+    assert out.is_meta
+    assert out.shape == xh.shape
+    out.sum().backward()
+    assert all(p.grad.is_meta for p in model.parameters())
+
+
+def test_masks_are_laid_out_once_a_sampling_run(monkeypatch):
+    import symdiff_plugin.atoms as atoms
+
+    model, t, xh, mask, _ = model_and_batch()
+    made = []
+    original = atoms.AtomLayout.__init__
+    monkeypatch.setattr(atoms.AtomLayout, "__init__", lambda self, m: (made.append(1), original(self, m))[1])
+    for _ in range(3):
+        model._forward(t, xh, mask, None, None)
+    assert len(made) == 1
+
+
+def test_class_follows_the_preset():
+    assert isinstance(build_dynamics("symdiff_h_tiny", 6), SymDiffDynamics)
+    assert not isinstance(build_dynamics("dit_tiny", 6), SymDiffDynamics)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from symdiff_plugin import PRESETS, build_dynamics
+from symdiff_plugin.presets import EGNN_BASELINES, get_architecture
+
+
+def parameters(name):
+    """(epsilon_theta with Psi, f_theta) in millions, on QM9: five atom types and the charge."""
+    with torch.device("meta"):
+        model = build_dynamics(name, in_node_nf=6)
+    f_theta = sum(p.numel() for n, p in model.named_parameters() if n.startswith("f_theta."))
+    return (sum(p.numel() for p in model.parameters()) - f_theta) / 1e6, f_theta / 1e6
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "f_theta"),
+    [
+        ("symdiff", 29.0, 2.2),
+        ("symdiff_star", 115.5, 7.7),
+        ("symdiff_minus", 21.3, 2.2),
+        ("symdiff_minus_minus", 11.5, 2.2),  # the paper prints 11.3: its sizes give 11.46
+        ("symdiff_h", 29.0, 0),
+        ("dit", 29.0, 0),
+        ("dit_aug", 29.0, 0),
+    ],
+)
+def test_parameter_counts(name, backbone, f_theta):
+    counts = parameters(name)
+    assert round(counts[0], 1) == backbone
+    assert round(counts[1], 1) == f_theta
+
+
+@pytest.mark.parametrize(("name", "total"), [("symdiff", 31.2), ("symdiff_star", 123.2), ("symdiff_minus", 23.5)])
+def test_totals_are_the_papers(name, total):
+    assert round(sum(parameters(name)), 1) == total
+
+
+def test_training_settings_of_the_paper():
+    flags = PRESETS["symdiff"].training_flags()
+    assert (flags["lr"], flags["batch_size"], flags["n_epochs"]) == (2e-4, 256, 4350)
+    assert (flags["weight_decay"], flags["clip_norm"], flags["ema_decay"]) == (1e-12, 2.0, 0.9999)
+    assert (flags["diffusion_steps"], flags["normalize_factors"]) == (1000, [1, 4, 10])
+    assert PRESETS["symdiff_star"].training_flags()["lr"] == 1e-4
+    geom = PRESETS["symdiff"].training_flags("geom")
+    assert (geom["lr"], geom["n_epochs"], geom["batch_size"]) == (1e-4, 55, 256)
+    assert [p for p in PRESETS if PRESETS[p].training.data_augmentation] == ["dit_aug", "dit_aug_tiny"]
+
+
+def test_egnn_baselines_of_table_6():
+    sizes = {name: (flags["nf"], flags["n_layers"]) for name, flags in EGNN_BASELINES.items()}
+    assert sizes == {"edm": (256, 9), "edm_plus": (256, 16), "edm_plus_plus": (332, 12)}
+    assert all((f["batch_size"], f["lr"]) == (64, 1e-4) for f in EGNN_BASELINES.values())
+
+
+def test_release_means_unscaled_time_unless_told_otherwise():
+    assert get_architecture("symdiff").time_scale == 1000
+    assert get_architecture("symdiff", compat="release").time_scale == 1
+    assert get_architecture("symdiff", compat="release", time_scale=7.0).time_scale == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_heads": 5}, "multiple of num_heads"),
+        ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
+        ({"compat": "authors"}, "compat must be one of"),
+        ({"xh_hidden_size": 384}, "xh_hidden_size"),
+        ({"depth": 0}, "depth must be at least 1"),
+    ],
+)
+def test_senseless_values_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        get_architecture("symdiff", **overrides)
+
+
+def test_unknown_names_are_refused_with_the_list():
+    with pytest.raises(ValueError, match=r"unknown preset 'egnn'.*symdiff_star"):
+        build_dynamics("egnn", 6)
+    with pytest.raises(TypeError, match=r"unknown override 'width'.*hidden_size"):
+        build_dynamics("symdiff", 6, width=3)
+    with pytest.raises(ValueError, match="learn gamma"):
+        build_dynamics("dit", 6, compat="release")
