@@ -64,7 +64,8 @@ class Attention(nn.Module):
         outs = []
         for qkv in layout.split(self.qkv(x)):
             b, n, width = qkv.shape
-            q, k, v = qkv.view(b, n, 3, self.num_heads, width // 3 // self.num_heads).permute(2, 0, 3, 1, 4)  # (b, heads, n, D / heads)
+            qkv = qkv.view(b, n, 3, self.num_heads, width // 3 // self.num_heads)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, D / heads)
             outs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # (b, n, D)
         return self.proj(layout.join(outs))
 

@@ -40,7 +40,7 @@ def dit(p: dict[str, Tensor], x: Tensor, t: Tensor, heads: int, final: bool) -> 
     freqs = torch.exp(-math.log(10000) * torch.arange(128, dtype=x.dtype) / 128)
     c = torch.cat([torch.cos(t * freqs), torch.sin(t * freqs)])
     c = linear(p, "t_embedder.mlp.2", silu(linear(p, "t_embedder.mlp.0", c)))
-    n, dim = x.shape
+    dim = x.shape[1]
     norm = lambda v: layer_norm(v, (dim,), eps=1e-6)  # noqa: E731
     depth = 1 + max(int(name.split(".")[1]) for name in p if name.startswith("blocks."))
     for i in range(depth):
