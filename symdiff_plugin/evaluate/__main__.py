@@ -1,0 +1,99 @@
+"""``python -m symdiff_plugin.evaluate outputs/NAME``: evaluate a run of ``main_qm9.py``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def _molecules(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m symdiff_plugin.evaluate",
+        description="Sample from a trained run and judge the samples as EDM does; estimate its test likelihood.",
+        epilog="Writes metrics.json, molecules.xyz, xyz/ (up to 1,000 samples) and samples.png into the run's folder.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, outputs/NAME")
+    add("--n_samples", type=int, default=10_000, help="molecules to sample (%(default)s)")
+    add("--batch_size", type=int, default=100, help="molecules at once (%(default)s)")
+    add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
+    add(
+        "--nll_molecules", type=_molecules, default=None, metavar="N|all",
+        help="held-out molecules for the likelihood; 0 leaves it out (all)",
+    )  # fmt: skip
+    add(
+        "--partition", nargs="+", choices=("test", "val"), default=["test"],
+        help="whose likelihood, one or both (test)",
+    )  # fmt: skip
+    add("--checkpoint", metavar="FILE", help="weights in the run's folder (EDM's best by validation NLL)")
+    add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
+    add("--datadir", help="where the data are now, if not where the run was trained")
+    add("--device", help="cpu or cuda (cuda where there is one)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("n_samples", "batch_size"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
+    if options.untrained and options.checkpoint:
+        parser.error("give --untrained or --checkpoint, not both")
+
+    # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.edm import EdmError
+    from symdiff_plugin.evaluate.report import evaluate, table, write
+    from symdiff_plugin.evaluate.run import EvaluationError, load_run
+
+    try:
+        run = load_run(
+            options.run, options.untrained, options.checkpoint, options.datadir, options.device,
+            options.batch_size, options.seed,
+        )  # fmt: skip
+        evaluation = evaluate(
+            run, options.n_samples, options.batch_size, options.seed, options.partition, options.nll_molecules
+        )
+        written = write(evaluation, options.run, "_untrained" if options.untrained else "")
+    except EvaluationError as error:
+        return _refuse(parser, error, 2)
+    except EdmError as error:
+        return _refuse(parser, error, error.exit_code)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _refuse(parser, f"cannot use{where} ({error.strerror or error}): check the folder and the disk", 1)
+    except KeyboardInterrupt:
+        return _refuse(parser, "interrupted, nothing was written", 130)
+    what = "initial weights" if options.untrained else run.checkpoint
+    print(f"{options.run}: {run.args.model}, {what}, seed {options.seed}\n{table(evaluation.record)}")
+    print("Written: " + ", ".join(map(str, written)))
+    return 0
+
+
+def _refuse(parser: argparse.ArgumentParser, message: object, status: int) -> int:
+    print(f"{parser.prog}: {' '.join(str(message).split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

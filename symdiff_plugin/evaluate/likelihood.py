@@ -1,0 +1,81 @@
+"""Negative log-likelihood of held-out molecules, by EDM's estimator of its variational bound."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.run import EvaluationError, TrainedRun
+from symdiff_plugin.progress import progress
+
+PARTITIONS = {"test": "Test", "val": "Validation"}
+
+
+def negative_log_likelihood(run: TrainedRun, partition: str, n_molecules: int | None = None) -> dict[str, Any]:
+    """EDM's NLL of a partition, in nats a molecule: one draw of the time and of the noise for each molecule.
+
+    For the plugin's models this is the bound of eq. (9), with one draw of R too.
+
+    Args:
+        run: the run; its random numbers come from torch's global generator.
+        partition: ``test`` or ``val``.
+        n_molecules: take this many molecules, the same ones whatever the seed; all if not given.
+
+    Returns:
+        ``nll``, ``nll_standard_error`` (from the spread over batches; None for a single batch) and
+        ``nll_molecules``.
+
+    Raises:
+        EvaluationError: there is no such partition.
+    """
+    loader = _loader(run, partition, n_molecules)
+    estimate = import_edm("qm9.losses").compute_loss_and_nll
+    values, weights = [], []
+    with torch.no_grad():
+        for data in progress(loader, f"{PARTITIONS[partition]} NLL"):
+            x, h, node_mask, edge_mask, context = _inputs(run, data)
+            nll, _, _ = estimate(run.args, run.model, run.nodes_dist, x, h, node_mask, edge_mask, context)
+            values.append(nll.item())
+            weights.append(len(x))
+    total = sum(weights)
+    mean = sum(value * weight for value, weight in zip(values, weights, strict=True)) / total
+    error = None
+    if len(values) > 1:
+        spread = sum(w * (value - mean) ** 2 for value, w in zip(values, weights, strict=True)) / (len(values) - 1)
+        error = math.sqrt(spread / total)
+    return {"nll": mean, "nll_standard_error": error, "nll_molecules": total}
+
+
+def _loader(run: TrainedRun, partition: str, n_molecules: int | None) -> DataLoader:
+    # EDM calls the validation partition of QM9 "valid" and that of GEOM-Drugs "val".
+    name = {"test": "test", "val": "val" if run.args.dataset == "geom" else "valid"}.get(partition)
+    if name is None:
+        raise EvaluationError(f"there is no partition {partition!r}: choose test or val")
+    loader = run.loaders[name]
+    dataset = loader.dataset
+    if getattr(dataset, "perm", None) is not None:
+        dataset.perm = None  # EDM shuffles at loading, with the seed: the subset below should not depend on it
+    if n_molecules is None or n_molecules >= len(dataset):
+        rows = torch.arange(len(dataset))
+    else:
+        rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:n_molecules].sort().values
+    subset = Subset(dataset, rows.tolist())
+    return DataLoader(subset, batch_size=run.args.batch_size, collate_fn=loader.collate_fn)
+
+
+def _inputs(run: TrainedRun, data: dict[str, torch.Tensor]) -> tuple[Any, ...]:
+    """A batch as EDM's test loop hands it to the model."""
+    to = {"device": run.device, "dtype": torch.float32}
+    node_mask = data["atom_mask"].to(**to).unsqueeze(2)
+    x = import_edm("equivariant_diffusion.utils").remove_mean_with_mask(data["positions"].to(**to), node_mask)
+    charges = (data["charges"] if run.args.include_charges else torch.zeros(0)).to(**to)
+    h = {"categorical": data["one_hot"].to(**to), "integer": charges}
+    context = None
+    if run.args.conditioning:
+        prepare = import_edm("qm9.utils").prepare_context
+        context = prepare(run.args.conditioning, data, run.property_norms).to(**to)
+    return x, h, node_mask, data["edge_mask"].to(**to), context

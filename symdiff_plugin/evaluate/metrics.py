@@ -1,0 +1,121 @@
+"""Stability, validity, uniqueness and novelty as EDM measures them, and what it leaves unsaid.
+
+EDM counts a molecule as valid when RDKit can sanitise its graph, whatever the graph's pieces: of a shattered
+molecule, or one whose coordinates are not numbers, the largest fragment is a valid molecule too. Two fractions
+therefore stand beside the validity: molecules in one piece, and molecules that are not finite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rdkit import rdBase
+
+from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.bonds import is_connected
+from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.novelty import bond_orders, bond_thresholds
+from symdiff_plugin.progress import progress
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one molecule.
+
+    Attributes:
+        stable_atoms: atoms whose valence, by EDM's table of bond lengths, is one that EDM allows.
+        stable: whether all atoms are.
+        smiles: EDM's SMILES of the largest fragment; None if RDKit cannot sanitise the molecule (not valid).
+        connected: whether the graph of EDM's bonds is one piece.
+        finite: whether all coordinates are numbers.
+    """
+
+    stable_atoms: int
+    stable: bool
+    smiles: str | None
+    connected: bool
+    finite: bool
+
+    @property
+    def valid(self) -> bool:
+        return self.smiles is not None
+
+    @property
+    def words(self) -> str:
+        """The verdict in a word or two, best news first."""
+        if not self.finite:
+            return "not finite"
+        if not self.connected:
+            return "in pieces"
+        return "stable" if self.stable else "valid" if self.valid else "not valid"
+
+
+def judge(molecules: Sequence[Molecule], dataset_info: dict[str, Any]) -> list[Verdict]:
+    """EDM's verdict on each molecule.
+
+    Args:
+        molecules: made of the atom types of the data set.
+        dataset_info: EDM's description of the data set.
+    """
+    check_stability = import_edm("qm9.analyze").check_stability
+    validity = _edm_metrics(dataset_info).compute_validity
+    thresholds = bond_thresholds(dataset_info["atom_decoder"])
+    types = {symbol: index for index, symbol in enumerate(dataset_info["atom_decoder"])}
+    verdicts = []
+    with rdBase.BlockLogs(), np.errstate(invalid="ignore"):  # a wrong valence is a result, not an error
+        for molecule in progress(molecules, f"Analysing {len(molecules):,} molecules"):
+            kinds = np.array([types[symbol] for symbol in molecule.symbols])
+            stable, stable_atoms, _ = check_stability(molecule.positions, kinds, dataset_info)  # NumPy: 5 x faster
+            positions = torch.from_numpy(np.asarray(molecule.positions))
+            smiles, _ = validity([(positions, torch.from_numpy(kinds))])
+            pairs = np.argwhere(bond_orders(positions, kinds, thresholds))
+            connected = is_connected(len(molecule), pairs)
+            verdicts.append(
+                Verdict(int(stable_atoms), bool(stable), smiles[0] if smiles else None, connected, molecule.is_finite)
+            )
+    return verdicts
+
+
+def summarise(
+    molecules: Sequence[Molecule], verdicts: Sequence[Verdict], training_smiles: Collection[str] | None = None
+) -> dict[str, float | None]:
+    """Fractions over all samples; each verdict belongs to the molecule of its place.
+
+    Args:
+        training_smiles: a set of SMILES as EDM computes them; novelty is None without it.
+
+    Returns:
+        ``atom_stability`` over atoms; ``molecule_stability``, ``validity``, ``connected`` (in one piece),
+        ``valid_connected`` and ``non_finite`` over molecules; ``uniqueness`` over the valid; ``novelty`` over the
+        unique; ``validity_x_uniqueness``.
+    """
+    count = len(molecules)
+    valid = [verdict.smiles for verdict in verdicts if verdict.smiles is not None]
+    unique = set(valid)
+    uniqueness = len(unique) / len(valid) if valid else 0.0
+    novelty = None
+    if training_smiles is not None:
+        novelty = sum(smiles not in training_smiles for smiles in unique) / len(unique) if unique else 0.0
+    return {
+        "atom_stability": sum(verdict.stable_atoms for verdict in verdicts) / sum(map(len, molecules)),
+        "molecule_stability": sum(verdict.stable for verdict in verdicts) / count,
+        "validity": len(valid) / count,
+        "uniqueness": uniqueness,
+        "novelty": novelty,
+        "validity_x_uniqueness": len(valid) / count * uniqueness,
+        "connected": sum(verdict.connected for verdict in verdicts) / count,
+        "valid_connected": sum(verdict.connected and verdict.valid for verdict in verdicts) / count,
+        "non_finite": sum(not verdict.finite for verdict in verdicts) / count,
+    }
+
+
+def _edm_metrics(dataset_info: dict[str, Any]) -> Any:
+    # An empty list keeps EDM from computing the training set's SMILES, which only novelty needs.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return import_edm("qm9.rdkit_functions").BasicMolecularMetrics(dataset_info, dataset_smiles_list=[])

@@ -1,0 +1,158 @@
+"""An evaluation from beginning to end, and the files and the table that it leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symdiff_plugin.arguments import seed_everything
+from symdiff_plugin.evaluate.files import write_json
+from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
+from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
+from symdiff_plugin.evaluate.molecules import Molecule, write_xyz
+from symdiff_plugin.evaluate.picture import write_picture
+from symdiff_plugin.evaluate.run import TrainedRun
+from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.novelty import training_smiles
+
+PICTURED = 20
+SINGLE_FILES_UP_TO = 1000
+_ORDER = ("stable", "valid", "not valid", "in pieces", "not finite")  # of Verdict.words, in the picture
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found: ``record`` is what ``metrics.json`` holds; a verdict for every molecule."""
+
+    record: dict[str, Any]
+    molecules: list[Molecule]
+    verdicts: list[Verdict]
+
+
+def evaluate(
+    run: TrainedRun,
+    n_samples: int = 10_000,
+    batch_size: int = 100,
+    seed: int = 0,
+    partitions: Sequence[str] = ("test",),
+    nll_molecules: int | None = None,
+) -> Evaluation:
+    """Sample from a run, judge the samples and estimate the likelihood of held-out molecules.
+
+    The likelihood and the samples start from the same seed each, so that neither changes with the other's size.
+
+    Args:
+        run: from :func:`symdiff_plugin.evaluate.run.load_run`.
+        n_samples, batch_size: molecules to sample, in all and at once.
+        seed: of all random numbers.
+        partitions: of which the NLL is wanted, ``test`` or ``val``.
+        nll_molecules: molecules of a partition to take; all if None, and 0 leaves the likelihood out.
+    """
+    record: dict[str, Any] = {
+        "run": str(run.folder),
+        "model": run.args.model,
+        "dataset": run.args.dataset,
+        "checkpoint": run.checkpoint,
+        "untrained": run.checkpoint is None,
+        "seed": seed,
+        "n_samples": n_samples,
+        "batch_size": batch_size,
+        "diffusion_steps": run.args.diffusion_steps,
+        "device": str(run.device),
+    }
+    if nll_molecules != 0:
+        for partition in partitions:
+            seed_everything(seed)
+            nll = negative_log_likelihood(run, partition, nll_molecules)
+            record.update({f"{partition}_{name}": value for name, value in nll.items()})
+    seed_everything(seed)
+    molecules, seconds = sample_molecules(run, n_samples, batch_size)
+    verdicts = judge(molecules, run.dataset_info)
+    known = training_smiles(run.dataset_info) if "qm9" in run.args.dataset else None
+    record.update(summarise(molecules, verdicts, known))
+    record["seconds_per_sample"] = seconds
+    return Evaluation(record, molecules, verdicts)
+
+
+def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
+    """Write ``metrics.json``, ``molecules.xyz``, ``samples.png`` and, for up to 1,000 samples, a folder ``xyz/``.
+
+    Each is replaced as a whole; ``metrics.json`` comes last.
+
+    Args:
+        folder: where; made if missing.
+        suffix: put behind each name, such as ``_untrained``.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    molecules, verdicts = evaluation.molecules, evaluation.verdicts
+    comments = [f"{verdict.words}; largest fragment {verdict.smiles}" for verdict in verdicts]
+    xyz, picture = folder / f"molecules{suffix}.xyz", folder / f"samples{suffix}.png"
+    singles, metrics = folder / f"xyz{suffix}", folder / f"metrics{suffix}.json"
+    write_xyz(xyz, molecules, comments)
+    written = [xyz]
+    if len(molecules) <= SINGLE_FILES_UP_TO:
+        _write_singles(singles, molecules, comments)
+        written.append(singles)
+    elif singles.is_dir():
+        shutil.rmtree(singles)  # of an earlier, smaller evaluation: they are other molecules
+    best = sorted(range(len(molecules)), key=lambda i: _ORDER.index(verdicts[i].words))[:PICTURED]
+    stable = sum(verdict.words == "stable" for verdict in verdicts)
+    write_picture(
+        picture,
+        [molecules[i] for i in best],
+        [(verdicts[i].words, verdicts[i].words in ("stable", "valid")) for i in best],
+        f"{len(best)} of {len(molecules):,} samples, stable ones first ({stable:,} are stable)",
+    )
+    write_json(metrics, evaluation.record)
+    return [*written, picture, metrics]
+
+
+def table(record: dict[str, Any]) -> str:
+    """The metrics of ``metrics.json`` as aligned lines of text."""
+    lines = []
+    for partition, label in PARTITIONS.items():
+        if f"{partition}_nll" in record:
+            error = record[f"{partition}_nll_standard_error"]
+            spread = "" if error is None else f" +- {error:.2f}"
+            count = record[f"{partition}_nll_molecules"]
+            lines.append((f"{label} NLL", f"{record[f'{partition}_nll']:.2f}{spread} nats ({count:,} molecules)"))
+    for name, note in (
+        ("atom_stability", ""),
+        ("molecule_stability", ""),
+        ("validity", "  (of the largest fragment, as EDM counts)"),
+        ("uniqueness", "  (of the valid)"),
+        ("novelty", "  (of the unique)"),
+        ("validity_x_uniqueness", ""),
+        ("connected", "  (molecules in one piece)"),
+        ("valid_connected", ""),
+        ("non_finite", ""),
+    ):
+        if record[name] is not None:
+            label = name.replace("_x_", " x ").replace("_", " ").capitalize()
+            lines.append((label, f"{record[name]:7.2%}{note}"))
+    lines.append(("Seconds a sample", f"{record['seconds_per_sample']:.4g} ({record['n_samples']:,} samples)"))
+    width = max(len(label) for label, _ in lines)
+    return "\n".join(f"  {label:{width}s}  {value}" for label, value in lines)
+
+
+def _write_singles(folder: Path, molecules: Sequence[Molecule], comments: Sequence[str]) -> None:
+    """One XYZ file a molecule in ``folder``, which replaces an earlier one when it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        digits = len(str(len(molecules) - 1))
+        for index, (molecule, comment) in enumerate(zip(molecules, comments, strict=True)):
+            write_xyz(new / f"{index:0{digits}d}.xyz", [molecule], [comment])
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)

@@ -1,0 +1,190 @@
+"""A trained run, rebuilt from its folder ``outputs/NAME`` by EDM's own ``get_model``.
+
+The arguments come from ``config.json``, never from EDM's pickle, and the weights are read as tensors alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from symdiff_plugin.arguments import seed_everything
+from symdiff_plugin.edm import import_edm
+
+
+class EvaluationError(ValueError):
+    """A run that cannot be evaluated; the message is one line, with the remedy."""
+
+
+@dataclass
+class TrainedRun:
+    """What evaluating needs of a run.
+
+    Attributes:
+        folder: ``outputs/NAME``.
+        args: the arguments of the training, as EDM's functions take them.
+        model: EDM's diffusion model, in eval mode.
+        nodes_dist: EDM's distribution of the number of atoms.
+        prop_dist: EDM's distribution of the properties, normalised; None for an unconditional model.
+        property_norms: mean and mean absolute deviation of each property; empty for an unconditional model.
+        dataset_info: EDM's description of the data set, with ``datadir``.
+        loaders: EDM's data loaders by partition.
+        checkpoint: name of the file the weights are from; None for initial weights.
+    """
+
+    folder: Path
+    args: argparse.Namespace
+    model: nn.Module
+    nodes_dist: Any
+    prop_dist: Any
+    property_norms: dict[str, Any]
+    dataset_info: dict[str, Any]
+    loaders: dict[str, DataLoader]
+    checkpoint: str | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.args.device
+
+
+def load_run(
+    folder: str | Path,
+    untrained: bool = False,
+    checkpoint: str | None = None,
+    datadir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> TrainedRun:
+    """Rebuild a run.
+
+    Args:
+        folder: where ``main_qm9.py`` put it, ``outputs/NAME``.
+        untrained: leave the model at initial weights, drawn afresh with ``seed``.
+        checkpoint: file of weights in ``folder``; EDM's best average (or model, without EMA) if not given.
+        datadir: where the data are now, if not where they were during training.
+        device: ``cpu`` or ``cuda``; a GPU if there is one, by default.
+        batch_size: of the data loaders; the training's if not given.
+        seed: of everything random here.
+
+    Raises:
+        EvaluationError: the folder, its configuration, its weights or the data are missing or unusable.
+        EdmError: EDM is missing or unpatched.
+    """
+    folder = Path(folder)
+    args = _read_arguments(folder)
+    name = None if untrained else checkpoint or _best_weights(args)
+    weights = None if name is None else _read_weights(folder, name)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        args.device = torch.device(device)
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise EvaluationError(f"--device {device} cannot be used here ({_first_line(error)})") from error
+    args.cuda = args.device.type == "cuda"
+    args.datadir = str(datadir or getattr(args, "datadir", ""))
+    args.batch_size = batch_size or args.batch_size
+    _check_data(args)
+
+    seed_everything(seed)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # EDM prints its noise schedule and more, and copies tensors with a warning
+        get_dataset_info = import_edm("configs.datasets_config").get_dataset_info
+        dataset_info = {**get_dataset_info(args.dataset, args.remove_h), "datadir": args.datadir}
+        loaders, _ = import_edm("qm9.dataset").retrieve_dataloaders(args)
+        norms: dict[str, Any] = {}
+        if args.conditioning:
+            norms = import_edm("qm9.utils").compute_mean_mad(loaders, args.conditioning, args.dataset)
+        seed_everything(seed)  # the initial weights do not depend on the data
+        try:
+            model, nodes_dist, prop_dist = import_edm("qm9.models").get_model(
+                args, args.device, dataset_info, loaders["train"]
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EvaluationError(
+                f"{folder / 'config.json'} does not describe a model ({_first_line(error)}): train again"
+            ) from error
+    if prop_dist is not None:
+        prop_dist.set_normalizer(norms)
+    if weights is not None:
+        _fit(model, weights, folder / str(name))
+    model.to(args.device).eval()
+    return TrainedRun(folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name)
+
+
+def _read_arguments(folder: Path) -> argparse.Namespace:
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder} is not there: give the folder of a run, such as outputs/symdiff")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise EvaluationError(
+            f"{path} is missing: only runs of the patched main_qm9.py can be evaluated (EDM's own eval_analyze.py "
+            "reads others)"
+        )
+    try:
+        args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path} is no configuration of a run ({_first_line(error)}): train again") from error
+    lacking = [name for name in ("model", "dataset", "batch_size", "conditioning") if not hasattr(args, name)]
+    if lacking:
+        raise EvaluationError(f"{path} lacks {lacking[0]!r}: train again")
+    return args
+
+
+def _best_weights(args: argparse.Namespace) -> str:
+    """The file EDM's evaluation takes: the moving average of the epoch of the best validation NLL."""
+    return "generative_model_ema.npy" if getattr(args, "ema_decay", 0) > 0 else "generative_model.npy"
+
+
+def _read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    path = folder / name
+    if not path.is_file():
+        raise EvaluationError(
+            f"{path} is missing: main_qm9.py writes it with --save_model True once an epoch has been tested"
+        )
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its readers of zip, pickle and old formats raise
+        raise EvaluationError(f"{path} is damaged or holds no weights ({_first_line(error)[:80]})") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise EvaluationError(f"{path} holds no weights of a model")
+    return weights
+
+
+def _fit(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected != found:
+        odd = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+        raise EvaluationError(
+            f"{path} does not fit the model of config.json: {odd} should be {expected.get(odd, 'absent')} "
+            f"and is {found.get(odd, 'absent')}"
+        )
+    model.load_state_dict(weights)
+
+
+def _check_data(args: argparse.Namespace) -> None:
+    """EDM would go and download; here missing or corrupt data are refused before anything is done."""
+    if "qm9" not in args.dataset:
+        return
+    from symdiff_plugin.data import DataError, check_datadir
+
+    try:
+        check_datadir(args.datadir)
+    except DataError as error:
+        raise EvaluationError(f"{_first_line(error)} (or name another folder with --datadir)") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

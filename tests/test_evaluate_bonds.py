@@ -1,0 +1,87 @@
+"""Bonds by distance, against the graphs that QM9's SMILES describe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from molecules import MOLECULES
+from rdkit import Chem
+
+from symdiff_plugin.evaluate.bonds import bonded_pairs, covalent_radius, is_connected
+from symdiff_plugin.evaluate.molecules import Molecule
+
+REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
+
+
+def skeleton(graph: Chem.Mol) -> str:
+    """A canonical name of a graph of elements, whatever the order of atoms and of bonds."""
+    bare = Chem.RWMol()
+    for atom in graph.GetAtoms():
+        new = Chem.Atom(atom.GetSymbol())
+        new.SetNoImplicit(True)
+        bare.AddAtom(new)
+    for bond in graph.GetBonds():
+        bare.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return Chem.MolToSmiles(bare)
+
+
+def graph_of(molecule: Molecule, tolerance: float) -> Chem.Mol:
+    graph = Chem.RWMol()
+    for symbol in molecule.symbols:
+        graph.AddAtom(Chem.Atom(symbol))
+    for i, j in bonded_pairs(molecule, tolerance):
+        graph.AddBond(int(i), int(j), Chem.BondType.SINGLE)
+    return graph
+
+
+@pytest.mark.parametrize(("molecule", "record"), zip(REAL, MOLECULES, strict=True), ids=[m["smiles"] for m in MOLECULES])
+def test_bonds_are_those_of_the_smiles(molecule, record):
+    wanted = skeleton(Chem.AddHs(Chem.MolFromSmiles(record["smiles"])))
+    assert skeleton(graph_of(molecule, 1.15)) == wanted
+    assert is_connected(len(molecule), bonded_pairs(molecule))
+
+
+def test_a_wrong_tolerance_finds_other_bonds():
+    wanted = [skeleton(Chem.AddHs(Chem.MolFromSmiles(m["smiles"]))) for m in MOLECULES]
+    for tolerance in (0.95, 1.6):
+        assert [skeleton(graph_of(m, tolerance)) for m in REAL] != wanted
+
+
+def test_bonds_do_not_depend_on_the_order_or_place_of_the_atoms():
+    molecule, order = REAL[-1], np.random.RandomState(0).permutation(len(REAL[-1]))
+    moved = Molecule(tuple(molecule.symbols[i] for i in order), molecule.positions[order] @ np.diag([1, -1, 1]) + 7)
+    found = {frozenset((int(order[i]), int(order[j]))) for i, j in bonded_pairs(moved)}
+    assert found == {frozenset((int(i), int(j))) for i, j in bonded_pairs(molecule)}
+
+
+def test_a_shattered_molecule_is_not_connected():
+    for molecule in REAL:
+        assert not is_connected(len(molecule), bonded_pairs(Molecule(molecule.symbols, 5 * molecule.positions)))
+    half = REAL[-1].positions.copy()
+    half[: len(half) // 2] += 40.0
+    assert not is_connected(len(half), bonded_pairs(Molecule(REAL[-1].symbols, half)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_atom_nowhere_has_no_bonds(value):
+    positions = REAL[5].positions.copy()
+    positions[0] = value
+    pairs = bonded_pairs(Molecule(REAL[5].symbols, positions))
+    assert 0 not in pairs
+    assert len(pairs) > 0
+    assert not is_connected(len(positions), pairs)
+    everywhere = bonded_pairs(Molecule(REAL[5].symbols, np.full_like(positions, value)))
+    assert everywhere.shape == (0, 2)
+
+
+def test_the_smallest_molecules():
+    assert is_connected(1, np.zeros((0, 2), dtype=int))
+    assert not is_connected(0, np.zeros((0, 2), dtype=int))
+    assert bonded_pairs(Molecule(("H",), np.zeros((1, 3)))).shape == (0, 2)
+
+
+def test_an_unknown_element_is_named():
+    assert covalent_radius("C") == pytest.approx(0.76, abs=0.02)
+    with pytest.raises(ValueError, match="no element is called 'Xx'"):
+        covalent_radius("Xx")
