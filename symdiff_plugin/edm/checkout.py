@@ -159,13 +159,16 @@ def _clone(edm: Edm, worktree: Path, source: str | None) -> None:
     # What git makes of the URL after the user's url.*.insteadOf settings.
     actual = git("ls-remote", "--get-url", "--", url, cwd=edm.root).decode().strip()
     remote = re.match(r"[a-z+]+://|[^/]+:", actual) is not None and not actual.startswith("file://")
-    local = [] if remote else ["--no-local", "--upload-pack", _LOCAL_SERVER]
+    options = ["--filter=blob:none"]
+    if not remote:
+        options += ["--no-local", "--upload-pack", _LOCAL_SERVER]
+        path = Path(actual.removeprefix("file://"))
+        # git loops for minutes over a partial clone of a shallow one, which is small as it is.
+        if path.is_dir() and line("rev-parse", "--is-shallow-repository", cwd=path) == "true":
+            options = ["--no-local"]
     try:
         probe(url, cwd=edm.root)
-        git(
-            "clone", "--no-checkout", "--filter=blob:none", "--no-tags", *local, "--", url, worktree,
-            cwd=edm.root, progress=True,
-        )  # fmt: skip
+        git("clone", "--no-checkout", "--no-tags", *options, "--", url, worktree, cwd=edm.root, progress=True)
         _require_commit(edm, worktree / ".git", worktree, source)
         _populate(edm, worktree / ".git", worktree)
     except GitError as error:

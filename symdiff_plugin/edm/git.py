@@ -34,7 +34,7 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in local}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     if "GIT_SSH" not in environment:
-        environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15")
+        environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15")
     return environment | dict(extra or {})
 
 

@@ -1,0 +1,75 @@
+"""Where EDM is, for the tests that need it; without it they skip, and the summary says so in capitals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from symdiff_plugin.edm import Edm, EdmError
+from symdiff_plugin.edm.checkout import require_pinned
+from symdiff_plugin.edm.series import State, status
+
+_NEEDS_EDM = {"edm_checkout", "edm_path"}
+_skipped: list[str] = []
+_reasons: set[str] = set()
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", [])
+        if _NEEDS_EDM & set(fixtures):
+            item.add_marker("edm")
+        elif item.get_closest_marker("edm"):
+            fixtures.insert(0, "edm_path")
+
+
+@pytest.fixture(scope="session")
+def _edm_faults() -> tuple[str | None, str | None]:
+    """What keeps the checkout from being used as it is, and as patched; judged once."""
+    try:
+        require_pinned(Edm())
+    except EdmError as error:
+        return str(error), str(error)
+    try:
+        found = status()
+    except EdmError as error:
+        return None, str(error)
+    if found.state is State.APPLIED:
+        return None, None
+    remedy = "put it in order with `python -m symdiff_plugin.edm apply`"
+    return None, f"the patches in {Edm().shown} are {found.state.value}: {remedy}"
+
+
+def _directory(fault: str | None) -> Path:
+    if fault:
+        _reasons.add(fault)
+        pytest.skip(f"needs EDM: {fault}")
+    return Edm().directory
+
+
+@pytest.fixture(scope="session")
+def edm_checkout(_edm_faults: tuple[str | None, str | None]) -> Path:
+    """EDM at the pinned commit, patched or not: to be read and cloned, never written to."""
+    return _directory(_edm_faults[0])
+
+
+@pytest.fixture(scope="session")
+def edm_path(_edm_faults: tuple[str | None, str | None]) -> Path:
+    """EDM at the pinned commit with the whole series applied."""
+    return _directory(_edm_faults[1])
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and report.when == "setup" and "needs EDM: " in str(report.longrepr):
+        _skipped.append(report.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _skipped:
+        return
+    terminalreporter.section("EDM IS NOT READY", sep="!", red=True, bold=True)
+    terminalreporter.line(f"{len(_skipped)} INTEGRATION TESTS WERE SKIPPED.", red=True, bold=True)
+    for reason in sorted(_reasons):
+        terminalreporter.line(f"{reason[:1].upper()}{reason[1:]}.")
