@@ -26,7 +26,9 @@ from symdiff_plugin import checkpoint, presets
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
-DATASETS = ("qm9", "qm9_second_half", "geom")
+# What EDM has statistics of; main_geom_drugs.py takes no other data, main_qm9.py does not take GEOM.
+QM9_DATASETS = ("qm9", "qm9_second_half")
+GEOM_DATASETS = ("geom",)
 GEOM_FILE = "data/geom/geom_drugs_30.npy"
 
 _CHOICES = {"frame": presets.FRAMES, "precision": presets.PRECISIONS, "compat": presets.COMPATS}
@@ -126,7 +128,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     Raises:
         SystemExit: status 2 and one line on stderr for a wrong argument or missing data.
     """
-    parser.error = lambda message: _refuse(parser, message)  # type: ignore[method-assign]
+    # argparse's own complaints are one line too, without the usage of all 60 flags before them.
+    parser.error = lambda message: _refuse(parser, f"{message} (--help lists the flags)")  # type: ignore
     _mend_types(parser)
     plugin_flags = _add_flags(parser)
     args = parser.parse_args(argv)
@@ -137,18 +140,20 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         args = parser.parse_args(argv)
     names = (*EDM_MODELS, *PRESETS)
     if args.model not in names:
-        parser.error(f"unknown --model {args.model!r}; choose one of {', '.join(names)}")
+        _refuse(parser, f"unknown --model {args.model!r}; choose one of {', '.join(names)}")
     if args.model not in PRESETS and (given := [f for dest, f in plugin_flags.items() if hasattr(args, dest)]):
-        parser.error(
+        _refuse(
+            parser,
             f"{', '.join(given)}: for the plugin's models alone, not for --model {args.model}; "
-            f"leave it out or choose one of {', '.join(PRESETS)}"
+            f"leave it out or choose one of {', '.join(PRESETS)}",
         )
     defaults = _preset_defaults(args) if args.model in PRESETS else {}
     if record is not None:
         if record["model"] != args.model:
-            parser.error(f"{path} is of --model {record['model']}, not {args.model}: leave --model out")
+            _refuse(parser, f"{path} is of --model {record['model']}, not {args.model}: leave --model out")
         defaults.update({name: value for name, value in record.items() if name not in _NOT_RESUMED})
-        defaults["exp_name"] = path.resolve().parent.name
+        folder = path.resolve().parent
+        defaults["exp_name"] = folder.name if folder.parent == Path("outputs").resolve() else record["exp_name"]
     parser.set_defaults(**defaults)
     args = parser.parse_args(argv)
     args.resume_from = None if path is None else str(path)
@@ -186,16 +191,15 @@ def _checkpoint_to_resume(
     else:
         path = checkpoint.find(args.resume)
     try:
-        return path, checkpoint.load(path)["args"]
+        return path, checkpoint.load(path, mmap=True)["args"]
     except checkpoint.CheckpointError as error:
-        parser.error(str(error))
+        _refuse(parser, str(error))
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """One line, where argparse prints the usage of all 60 flags first."""
     if not parser.exit_on_error:
         raise argparse.ArgumentError(None, message)
-    parser.exit(2, f"{parser.prog}: error: {message} (--help lists all flags)\n")
+    parser.exit(2, f"{parser.prog}: error: {message}\n")
 
 
 def _mend_types(parser: argparse.ArgumentParser) -> None:
@@ -245,49 +249,51 @@ def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
 def _check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for name, least in _AT_LEAST.items():
         if hasattr(args, name) and not getattr(args, name) >= least:
-            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+            _refuse(parser, f"--{name} must be at least {least}, not {getattr(args, name)}")
     if not args.lr > 0:
-        parser.error(f"--lr must be positive, not {args.lr}")
+        _refuse(parser, f"--lr must be positive, not {args.lr}")
     if not 0 <= args.ema_decay < 1:
-        parser.error(f"--ema_decay must lie in [0, 1), not {args.ema_decay}")
+        _refuse(parser, f"--ema_decay must lie in [0, 1), not {args.ema_decay}")
     if args.seed is not None and not 0 <= args.seed < 2**32:
-        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {args.seed}")
+        _refuse(parser, f"--seed must lie between 0 and {2**32 - 1}, not {args.seed}")
     factors = args.normalize_factors
     if not isinstance(factors, list | tuple) or len(factors) != 3 or not all(
         isinstance(factor, int | float) and factor > 0 for factor in factors
     ):  # fmt: skip
-        parser.error(f"--normalize_factors must be three positive numbers such as [1,4,10], not {factors}")
+        _refuse(parser, f"--normalize_factors must be three positive numbers such as [1,4,10], not {factors}")
     if not is_plugin_model(args):
         return
     try:
         get_architecture(args.model, **architecture_overrides(args))
     except ValueError as error:
-        parser.error(str(error))
+        _refuse(parser, str(error))
     if not args.clip_norm > 0:
-        parser.error(f"--clip_norm must be positive, not {args.clip_norm}")
+        _refuse(parser, f"--clip_norm must be positive, not {args.clip_norm}")
     if not args.weight_decay >= 0:
-        parser.error(f"--weight_decay must not be negative, but is {args.weight_decay}")
+        _refuse(parser, f"--weight_decay must not be negative, but is {args.weight_decay}")
     if not args.condition_time:
-        parser.error("--condition_time False is for EDM's models: the plugin's always see the time")
+        _refuse(parser, "--condition_time False is for EDM's models: the plugin's always see the time")
 
 
 def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse what upstream answers with a traceback minutes later, or with nonsense."""
-    if args.dataset not in DATASETS:
-        parser.error(
-            f"--dataset {args.dataset} cannot be trained on; choose one of {', '.join(DATASETS)} "
-            "(EDM has no statistics of the others)"
+    datasets = GEOM_DATASETS if hasattr(args, "filter_molecule_size") else QM9_DATASETS
+    if args.dataset not in datasets:
+        _refuse(
+            parser,
+            f"{parser.prog} cannot train on --dataset {args.dataset}; choose one of {', '.join(datasets)}",
         )
     if args.remove_h and args.dataset != "qm9":
-        parser.error(f"--remove_h is for --dataset qm9 alone: EDM has no statistics of {args.dataset} without H")
+        _refuse(parser, f"--remove_h is for --dataset qm9 alone: EDM has no statistics of {args.dataset} without H")
     if args.conditioning and args.dataset == "geom":
-        parser.error("--conditioning needs QM9: the GEOM data set of EDM has no properties")
+        _refuse(parser, "--conditioning needs QM9: the GEOM data set of EDM has no properties")
 
 
 def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.dataset == "geom":
         if is_plugin_model(args) and not Path(GEOM_FILE).is_file():
-            parser.error(
+            _refuse(
+                parser,
                 f"no {GEOM_FILE} here: make it with EDM's build_geom_dataset.py as its README says, "
                 "and start from the folder that holds data/"
             )
@@ -299,7 +305,7 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         try:
             check_datadir(args.datadir)
         except (OSError, ValueError) as error:
-            parser.error(" ".join(str(error).split()))
+            _refuse(parser, " ".join(str(error).split()))
     elif not any((folder / f"{split}.npz").exists() for split in ("train", "valid", "test")):
         print(
             f"No QM9 in {folder}: EDM now downloads it from figshare, which refuses many. If it fails, "

@@ -11,6 +11,7 @@ import pickle
 import random
 import warnings
 import zipfile
+import zlib
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from symdiff_plugin.evaluate.files import replacing
 FILE_NAME = "checkpoint.pt"
 _FORMAT = 1
 _KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
 class CheckpointError(ValueError):
@@ -95,19 +97,28 @@ def save_atomically(record: Any, path: str | Path) -> None:
             raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors on the disk, where only plain values are wanted.
 
     Raises:
         CheckpointError: it is missing, damaged or no checkpoint of ours.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}: give --resume the folder of a run that has one")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is cut short or no checkpoint: resume from another one")
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({reason[:80]}): resume from another one") from error
+        if not mmap:
+            with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+        record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (*_UNREADABLE, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: resume from another one") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT or any(key not in record for key in _KEYS):
         raise CheckpointError(f"{path} is no checkpoint of this version of symdiff_plugin: resume from another one")
     return record
