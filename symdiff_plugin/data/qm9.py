@@ -193,6 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # A polite kill unwinds, so that temporary files go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A polite kill unwinds like Ctrl-C, so that temporary files go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -122,7 +122,8 @@ def is_made(datadir: str | Path, spec: SliceSpec | None = None) -> bool:
     for split, path in paths.items():
         arrays = _read_npz(path, remedy="remake it with --force")
         if content_hash(arrays) != hashes[split]:
-            raise DataError(f"{path} does not hold {spec or 'QM9'} as EDM prepares it: remake it with --force")
+            what = spec or "QM9 as EDM prepares it"
+            raise DataError(f"{path} has other content than {what}: remake it with --force")
     return len(paths) == len(SPLITS)
 
 
@@ -148,8 +149,10 @@ def open_folder(datadir: str | Path) -> Iterator[Path]:
                     raise DataError(f"{path} is a file: choose a folder for --datadir") from None
             except OSError as error:
                 raise DataError(f"{path} cannot be made ({error.strerror}): choose another --datadir") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise DataError(f"{folder} cannot be written to: choose another --datadir")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise DataError(f"{folder} cannot be written to ({error.strerror}): choose another --datadir") from error
         yield folder
     except BaseException:
         for path in reversed(made):
@@ -187,9 +190,10 @@ def save(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSpec | No
 
 def _read_npz(path: Path, remedy: str) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("not an npz file")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("not an npz file")
+        with file:
             return dict(file.items())
     except PermissionError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
