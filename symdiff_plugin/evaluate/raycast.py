@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 LIGHT = np.array([-0.42, 0.52, 0.74])
-LIGHT = LIGHT / np.linalg.norm(LIGHT)
+LIGHT = (LIGHT / np.linalg.norm(LIGHT)).astype(np.float32)
+HALFWAY = LIGHT + np.array([0.0, 0.0, 1.0], dtype=np.float32)  # between the light and the eye
+HALFWAY = HALFWAY / np.linalg.norm(HALFWAY)
 OUTLINE = np.array([0.12, 0.13, 0.16])
 Window = tuple[slice, slice]  # rows and columns of the canvas
 
@@ -32,9 +34,9 @@ class Canvas:
     colour: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.depth = np.full((self.size, self.size), -np.inf)
-        self.normal = np.zeros((self.size, self.size, 3))
-        self.colour = np.ones((self.size, self.size, 3))
+        self.depth = np.full((self.size, self.size), -np.inf, dtype=np.float32)
+        self.normal = np.zeros((self.size, self.size, 3), dtype=np.float32)
+        self.colour = np.ones((self.size, self.size, 3), dtype=np.float32)
 
     def sphere(self, centre: np.ndarray, radius: float, colour: np.ndarray) -> None:
         """Draw a sphere: ``centre`` (3,), ``colour`` (3,) in [0, 1]."""
@@ -83,25 +85,25 @@ class Canvas:
         hit = np.isfinite(self.depth)
         if not hit.any():
             return np.zeros((self.size, self.size, 4))
-        diffuse = np.clip(self.normal @ LIGHT, 0.0, 1.0)
-        halfway = LIGHT + np.array([0.0, 0.0, 1.0])
-        specular = np.clip(self.normal @ (halfway / np.linalg.norm(halfway)), 0.0, 1.0) ** 50
-        facing = np.clip(self.normal[..., 2] / 0.6, 0.0, 1.0)  # darker towards the rim
-        colour = self.colour * ((0.5 + 0.5 * diffuse) * (0.72 + 0.28 * facing))[..., None]
-        colour = colour + 0.45 * specular[..., None]
-        near, far = self.depth[hit].max(), self.depth[hit].min()
-        sunk = np.where(hit, near - self.depth, 0.0) / max(near - far, 4.0)
-        colour = colour + fog * sunk[..., None] * (1.0 - colour)
+        normal, colour, depth = self.normal[hit], self.colour[hit], self.depth[hit]  # of the pixels that see something
+        diffuse = np.clip(normal @ LIGHT, 0.0, 1.0)
+        specular = np.clip(normal @ HALFWAY, 0.0, 1.0) ** 50
+        facing = np.clip(normal[:, 2] / 0.6, 0.0, 1.0)  # darker towards the rim
+        colour = colour * ((0.5 + 0.5 * diffuse) * (0.72 + 0.28 * facing))[:, None] + 0.45 * specular[:, None]
+        near, far = depth.max(), depth.min()
+        veil = np.zeros_like(self.depth)
+        veil[hit] = fog * (near - depth) / max(near - far, 4.0)
+        colour = colour + veil[hit][:, None] * (1.0 - colour)
 
         edge = np.zeros_like(hit)
         depth = np.where(hit, self.depth, far - 10.0)
         for axis in (0, 1):
             for shift in range(-outline, outline + 1):
                 edge |= np.roll(depth, shift, axis=axis) - depth > jump
-        line = OUTLINE + 0.45 * fog * sunk[..., None] * (1.0 - OUTLINE)
-        colour = np.where(edge[..., None], line, np.clip(colour, 0.0, 1.0))
-        covered = hit | edge
-        image = np.concatenate([colour * covered[..., None], covered[..., None]], axis=-1)
+        image = np.zeros((self.size, self.size, 4), dtype=np.float32)
+        image[hit, :3] = np.clip(colour, 0.0, 1.0)
+        image[edge, :3] = OUTLINE + 0.45 * veil[edge][:, None] * (1.0 - OUTLINE)
+        image[..., 3] = hit | edge
         return image[::-1]  # y grows upwards, rows downwards
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> tuple[Window, np.ndarray, np.ndarray]:
