@@ -9,6 +9,7 @@ Nothing here needs torch: the set-up scripts read it too.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -197,3 +198,37 @@ def get_architecture(name: str, **overrides: Any) -> Architecture:
     if overrides.get("compat") == "release":
         overrides = {"time_scale": 1.0, **overrides}
     return replace(get_preset(name).architecture, **overrides)
+
+
+def command_line(name: str) -> list[str]:
+    """The flags of ``main_qm9.py`` that make it train the preset or EGNN baseline ``name``.
+
+    Raises:
+        ValueError: nothing has that name; the message lists those there are.
+    """
+    if name in PRESETS:
+        return ["--model", name]
+    if name not in EGNN_BASELINES:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join([*PRESETS, *EGNN_BASELINES])}")
+    flags = EGNN_BASELINES[name].items()
+    return [text for flag, value in flags for text in (f"--{flag}", str(value).replace(" ", ""))]
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m symdiff_plugin.presets list``, or ``flags NAME``: for the scripts, one word a line."""
+    if arguments == ["list"]:
+        print("\n".join([*PRESETS, *EGNN_BASELINES]))
+        return 0
+    if len(arguments) != 2 or arguments[0] != "flags":
+        print("usage: python -m symdiff_plugin.presets list | flags NAME", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(command_line(arguments[1])))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Set up from nothing, train on QM9 with EDM's main_qm9.py, evaluate. ./run_qm9.sh --help says how.
+set -euo pipefail
+
+# The smoke run: about three minutes of training on two cores.
+SMOKE_SLICE=(9600 512 512)
+SMOKE_FLAGS=(--model symdiff_tiny --n_epochs 10 --diffusion_steps 500 --test_epochs 9 --n_stability_samples 8 --seed 0)
+SMOKE_SAMPLES=100
+
+usage() {
+    cat <<'END'
+usage: ./run_qm9.sh [PRESET] [flags of main_qm9.py]
+       ./run_qm9.sh --smoke [flags of main_qm9.py]
+
+Makes a virtual environment, gets EDM and QM9, trains PRESET (symdiff) and evaluates it; what is done already is
+not done again, and an unfinished training goes on. Results: outputs/NAME, NAME being --exp_name or the preset.
+
+PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdiff_h, dit, dit_aug;
+               symdiff_small, symdiff_tiny, symdiff_h_tiny, dit_tiny, dit_aug_tiny for CPUs;
+               edm, edm_plus, edm_plus_plus, EDM's own EGNN
+--smoke        a first look: a small SymDiff on part of QM9, about five minutes on two CPU cores -> outputs/smoke
+--n_samples N  molecules to sample in the evaluation (10000; --smoke: 100)
+--exp_name, --n_epochs, --batch_size, --lr, ... : any flag of main_qm9.py; it wins over the preset's
+
+environment:
+EDM_REPO       path or URL of any clone or mirror of EDM, if GitHub is out of reach
+DATADIR        folder for QM9 (data)
+PYTHON         the Python, 3.10 or newer, to make the virtual environment with (python3)
+SYMDIFF_VENV   where the virtual environment is (.venv)
+END
+}
+
+CALLER=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/setup.sh
+. scripts/setup.sh
+
+PRESET=symdiff
+SMOKE=
+case ${1:-} in
+    -h | --help | help)
+        usage
+        exit 0
+        ;;
+    --smoke)
+        SMOKE=1
+        shift
+        ;;
+    '' | -*) ;;
+    *)
+        PRESET=$1
+        shift
+        ;;
+esac
+for flag in "$@"; do
+    case $flag in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --smoke) die 2 "--smoke comes first and takes no preset" ;;
+    esac
+done
+find_python
+RESUME=auto
+WANDB=
+if [ -n "$SMOKE" ]; then
+    NAME=smoke
+    DATADIR=${DATADIR:-data}/smoke
+    N_SAMPLES=$SMOKE_SAMPLES
+    PRESET_FLAGS=("${SMOKE_FLAGS[@]}")
+else
+    NAME=$PRESET
+    DATADIR=${DATADIR:-data}
+    N_SAMPLES=10000
+    preset_flags "$PRESET"
+fi
+parse_flags "$@"
+case $DATADIR in
+    /*) ;;
+    data | data/*) ;;
+    *) DATADIR=$CALLER/$DATADIR ;;
+esac
+DATA_FLAGS=(--datadir "$DATADIR")
+
+EDM=1
+if [ -n "$SMOKE" ]; then
+    try_edm || EDM=
+else
+    # shellcheck disable=SC2119  # its argument is no argument of ours
+    require_edm
+fi
+install data
+if [ -n "$SMOKE" ]; then
+    "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR" --slice "${SMOKE_SLICE[@]}"
+else
+    "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR"
+fi
+
+if [ -z "$EDM" ]; then
+    OUT=outputs/smoke_without_edm
+    shout "THIS IS NOT EDM: $EDM_FAULT" "The standalone example runs instead."
+    if [ -e "$OUT/metrics.json" ]; then
+        say "done before"
+    else
+        "$VENV_PYTHON" examples/standalone_qm9.py --datadir "$DATADIR" --out "$OUT" --because "$EDM_FAULT"
+    fi
+    say "metrics.json, molecules.xyz and samples.png are in $OUT (NOT EDM)"
+    exit 0
+fi
+
+[ -n "$WANDB" ] || PRESET_FLAGS+=(--no_wandb)
+train main_qm9.py "${PRESET_FLAGS[@]}" ${FLAGS[@]+"${FLAGS[@]}"}
+evaluate --n_samples "$N_SAMPLES"
+say "configuration, checkpoints, learning curves, metrics.json, molecules and samples.png are in outputs/$NAME"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Set up from nothing, then ruff and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/setup.sh
+. scripts/setup.sh
+
+case ${1:-} in
+    -h | --help)
+        echo "usage: ./run_tests.sh [arguments of pytest]"
+        echo "environment: EDM_REPO, PYTHON, SYMDIFF_VENV as for ./run_qm9.sh"
+        exit 0
+        ;;
+esac
+find_python
+if ! try_edm; then
+    shout "EDM CANNOT BE HAD: THE TESTS THAT NEED IT WILL BE SKIPPED." "$EDM_FAULT"
+fi
+install data test
+
+status=0
+"$VENV_PYTHON" -m ruff check . || status=$?
+"$VENV_PYTHON" -m pytest "$@" || exit $?
+[ $status -eq 0 ] || die $status "the tests passed, but ruff found what stands above them"

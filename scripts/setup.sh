@@ -1,0 +1,234 @@
+# Set-up shared by run_qm9.sh, run_geom.sh and run_tests.sh, which source this file from the repository's root.
+# Bash 3.2 (macOS) must do: an empty array is written ${a[@]+"${a[@]}"} there.
+# shellcheck shell=bash disable=SC2034
+
+VENV=${SYMDIFF_VENV:-.venv}
+VENV_PYTHON=$VENV/bin/python
+BASE_PYTHON=
+
+say() { printf '== %s\n' "$*"; }
+
+# die STATUS MESSAGE: one line on stderr.
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$2" >&2
+    exit "$1"
+}
+
+shout() {
+    local line="######################################################################"
+    printf '%s\n' "$line" "$@" "$line" >&2
+}
+
+is_new_python() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1
+}
+
+# A Python for what needs no packages, and to make the virtual environment with.
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        is_new_python "$PYTHON" || die 2 "PYTHON=$PYTHON is not a Python 3.10 or newer that runs"
+        BASE_PYTHON=$PYTHON
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
+        if is_new_python "$candidate"; then
+            BASE_PYTHON=$candidate
+            return
+        fi
+    done
+    die 1 "no Python 3.10 or newer found: install one, or name it with PYTHON=/path/to/python3"
+}
+
+# require_edm [OPTION]: get EDM and apply our patches, or exit with edm's one line and status.
+require_edm() {
+    "$BASE_PYTHON" -m symdiff_plugin.edm get "$@"
+    "$BASE_PYTHON" -m symdiff_plugin.edm apply
+}
+
+# The same, but where EDM cannot be had: return 1 with the reason in EDM_FAULT. A wrong EDM still exits.
+try_edm() {
+    local status=0
+    EDM_FAULT=$("$BASE_PYTHON" -m symdiff_plugin.edm get 2>&1 >/dev/null) || status=$?
+    EDM_FAULT=${EDM_FAULT##*$'\n'}
+    case $status in
+        0) "$BASE_PYTHON" -m symdiff_plugin.edm apply ;;
+        1) return 1 ;;
+        *)
+            printf '%s\n' "$EDM_FAULT" >&2
+            exit "$status"
+            ;;
+    esac
+}
+
+# What an installation is made from. A stamp with the same text means that nothing has to be done.
+installation() {
+    printf '%s\n' "$PWD"
+    cksum pyproject.toml constraints.txt
+}
+
+is_installed() {
+    local extra
+    [ -x "$VENV_PYTHON" ] && "$VENV_PYTHON" -c '' 2>/dev/null || return 1
+    for extra in "$@"; do
+        [ "$(cat "$VENV/.symdiff-$extra" 2>/dev/null)" = "$(installation)" ] || return 1
+    done
+}
+
+make_venv() {
+    # Left over from an installation that was cut short in an environment that we made: it may be broken.
+    if [ -e "$VENV/.symdiff-made" ] && [ -e "$VENV/.symdiff-installing" ]; then
+        say "the last installation into $VENV was interrupted: making it anew"
+    elif [ -x "$VENV_PYTHON" ] && "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
+        is_new_python "$VENV_PYTHON" || die 2 "$VENV has a Python older than 3.10: remove it, or set SYMDIFF_VENV"
+        return
+    elif [ -n "$(ls -A "$VENV" 2>/dev/null)" ] && [ ! -e "$VENV/pyvenv.cfg" ]; then
+        die 2 "$VENV is there but is no virtual environment: remove it, or set SYMDIFF_VENV to another place"
+    fi
+    say "making a virtual environment in $VENV"
+    mkdir -p "$VENV" || die 1 "cannot make $VENV: set SYMDIFF_VENV to another place"
+    local said
+    said=$("$BASE_PYTHON" -m venv --clear "$VENV" 2>&1) || die 1 \
+        "cannot make a virtual environment in $VENV ($(one_line "$said")): is there space, and python3-venv installed?"
+    : >"$VENV/.symdiff-made"
+}
+
+# The end of a command's complaint, in one line.
+one_line() {
+    printf '%s\n' "$1" | grep -v '^[[:space:]]*$' | tail -n 1 | cut -c 1-300
+}
+
+# install EXTRA...: our package with these extras in the virtual environment; nothing where that is done.
+install() {
+    local extra log extras
+    if is_installed "$@"; then
+        return
+    fi
+    make_venv
+    log=$VENV/install.log
+    extras=$(printf '%s,' "$@")
+    say "installing the packages into $VENV (PyTorch is large: minutes)"
+    : >"$VENV/.symdiff-installing"
+    # Progress goes to a terminal; pip's many warnings about a missing network go to the log.
+    local quiet=--quiet
+    [ -t 1 ] && quiet=--progress-bar=on
+    if ! "$VENV_PYTHON" -m pip install "$quiet" --retries 2 --disable-pip-version-check \
+        -c constraints.txt -e ".[${extras%,}]" 2>"$log"; then
+        die 1 "$(pip_fault "$log")"
+    fi
+    for extra in "$@"; do
+        installation >"$VENV/.symdiff-$extra"
+    done
+    rm -f "$VENV/.symdiff-installing"
+}
+
+pip_fault() {
+    if grep -qi 'no space left' "$1"; then
+        echo "no space left on the disk for the packages in $VENV: make room and run again"
+    elif grep -qiE 'connection|resolve|timed out|unreachable|proxy' "$1"; then
+        echo "no network to install the packages from: connect, or tell pip of a local index, and run again (see $1)"
+    else
+        echo "pip cannot install the packages: $(one_line "$(grep '^ERROR' "$1" || cat "$1")") (see $1)"
+    fi
+}
+
+# parse_flags FLAG...: split a command line into what the scripts themselves need (NAME, DATADIR, N_SAMPLES,
+# RESUME, WANDB) and FLAGS, EDM's.
+parse_flags() {
+    FLAGS=()
+    local value
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --exp_name | --datadir | --n_samples | --resume)
+                [ $# -gt 1 ] || die 2 "$1 needs a value"
+                set -- "$1=$2" "${@:3}"
+                continue
+                ;;
+        esac
+        value=${1#*=}
+        case $1 in
+            --exp_name=*) NAME=$value ;;
+            --datadir=*) DATADIR=$value ;;
+            --n_samples=*) N_SAMPLES=$value ;;
+            --resume=*) RESUME=$value ;;
+            --model | --model=*) die 2 "name the model as the first argument, a preset, not with --model" ;;
+            --exp | --exp_* | --data | --datad* | --res | --resu* | --n_sam*)
+                die 2 "write ${1%%=*} in full: --exp_name, --datadir, --resume or --n_samples"
+                ;;
+            --wandb_usr | --wandb_usr=* | --online | --online=*)
+                WANDB=1
+                FLAGS+=("$1")
+                ;;
+            *) FLAGS+=("$1") ;;
+        esac
+        shift
+    done
+    case $NAME in
+        '' | .* | /* | *..* | -*) die 2 "--exp_name '$NAME' cannot name a folder of outputs/: choose another" ;;
+    esac
+    case $N_SAMPLES in
+        '' | 0 | *[!0-9]*) die 2 "--n_samples must be a positive number, not '$N_SAMPLES'" ;;
+    esac
+}
+
+# preset_flags PRESET: its flags in PRESET_FLAGS; exits with the list of names for an unknown one.
+preset_flags() {
+    local words word
+    words=$("$BASE_PYTHON" -m symdiff_plugin.presets flags "$1") || exit 2
+    PRESET_FLAGS=()
+    while IFS= read -r word; do
+        PRESET_FLAGS+=("$word")
+    done <<END
+$words
+END
+}
+
+# train SCRIPT [FLAG...]: run EDM's training script as outputs/$NAME, once. The flags are written down beside it:
+# a finished run is not repeated, an unfinished one goes on, and other flags under the same name are refused.
+train() {
+    local out=outputs/$NAME script=$1 flags status=0
+    shift
+    flags=$(printf '%s\n' "$script" "$@")
+    if [ "$(cat "$out/training_done" 2>/dev/null)" = "$flags" ]; then
+        say "$out is trained already"
+        return
+    fi
+    if [ -e "$out/config.json" ] && [ "$(cat "$out/command" 2>/dev/null)" != "$flags" ]; then
+        die 2 "$out holds a run made with other flags: choose another name with --exp_name, or remove it"
+    fi
+    mkdir -p "$out" || die 1 "cannot make $out"
+    rm -f "$out/evaluation_done"
+    write_down "$flags" "$out/command"
+    say "training: $out"
+    "$VENV_PYTHON" "e3_diffusion_for_molecules/$script" "$@" --exp_name "$NAME" --resume "$RESUME" \
+        ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"} || status=$?
+    if [ $status -ne 0 ]; then
+        # Refused before it began: leave no trace.
+        if [ ! -e "$out/config.json" ]; then
+            rm -f "$out/command"
+            rmdir "$out" 2>/dev/null || :
+        fi
+        exit $status
+    fi
+    write_down "$flags" "$out/training_done"
+}
+
+# evaluate [FLAG...]: judge outputs/$NAME, unless these flags did so since it was trained.
+evaluate() {
+    local out=outputs/$NAME flags
+    flags=$(printf '%s\n' "$@")
+    if [ -e "$out/metrics.json" ] && [ ! "$out/checkpoint.pt" -nt "$out/metrics.json" ] &&
+        [ "$(cat "$out/evaluation_done" 2>/dev/null)" = "$flags" ]; then
+        say "$out is evaluated already"
+        return
+    fi
+    say "evaluating: $out"
+    "$VENV_PYTHON" -m symdiff_plugin.evaluate "$out" "$@" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"}
+    write_down "$flags" "$out/evaluation_done"
+}
+
+write_down() {
+    if ! { printf '%s\n' "$1" >"$2.partial" && mv -f "$2.partial" "$2"; }; then
+        die 1 "cannot write $2: is the disk full?"
+    fi
+}
