@@ -7,7 +7,7 @@ import pytest
 from molecules import MOLECULES
 from rdkit import Chem
 
-from symdiff_plugin.evaluate.bonds import bonded_pairs, covalent_radius, is_connected
+from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces, covalent_radius
 from symdiff_plugin.evaluate.molecules import Molecule
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -39,7 +39,7 @@ def test_bonds_are_those_of_the_smiles(number):
     molecule, record = REAL[number], MOLECULES[number]
     wanted = skeleton(Chem.AddHs(Chem.MolFromSmiles(record["smiles"])))
     assert skeleton(graph_of(molecule, 1.15)) == wanted
-    assert is_connected(len(molecule), bonded_pairs(molecule))
+    assert count_pieces(len(molecule), bonded_pairs(molecule)) == 1
 
 
 def test_a_wrong_tolerance_finds_other_bonds():
@@ -55,12 +55,12 @@ def test_bonds_do_not_depend_on_the_order_or_place_of_the_atoms():
     assert found == {frozenset((int(i), int(j))) for i, j in bonded_pairs(molecule)}
 
 
-def test_a_shattered_molecule_is_not_connected():
+def test_a_shattered_molecule_is_in_pieces():
     for molecule in REAL:
-        assert not is_connected(len(molecule), bonded_pairs(Molecule(molecule.symbols, 5 * molecule.positions)))
-    half = REAL[-1].positions.copy()
-    half[: len(half) // 2] += 40.0
-    assert not is_connected(len(half), bonded_pairs(Molecule(REAL[-1].symbols, half)))
+        apart = Molecule(molecule.symbols, 5 * molecule.positions)
+        assert count_pieces(len(apart), bonded_pairs(apart)) == len(molecule)
+    twice = Molecule(2 * REAL[-1].symbols, np.concatenate([REAL[-1].positions, REAL[-1].positions + 40.0]))
+    assert count_pieces(len(twice), bonded_pairs(twice)) == 2
 
 
 @pytest.mark.filterwarnings("error")
@@ -71,14 +71,14 @@ def test_an_atom_nowhere_has_no_bonds(value):
     pairs = bonded_pairs(Molecule(REAL[5].symbols, positions))
     assert 0 not in pairs
     assert len(pairs) > 0
-    assert not is_connected(len(positions), pairs)
+    assert count_pieces(len(positions), pairs) > 1
     everywhere = bonded_pairs(Molecule(REAL[5].symbols, np.full_like(positions, value)))
     assert everywhere.shape == (0, 2)
 
 
 def test_the_smallest_molecules():
-    assert is_connected(1, np.zeros((0, 2), dtype=int))
-    assert not is_connected(0, np.zeros((0, 2), dtype=int))
+    assert count_pieces(1, np.zeros((0, 2), dtype=int)) == 1
+    assert count_pieces(0, np.zeros((0, 2), dtype=int)) == 0
     assert bonded_pairs(Molecule(("H",), np.zeros((1, 3)))).shape == (0, 2)
 
 

@@ -24,11 +24,11 @@ REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECUL
 NOWHERE = Molecule(("C", "H", "H"), np.full((3, 3), np.nan))
 SAMPLES = [REAL[0], REAL[1], REAL[1], REAL[2], NOWHERE]
 VERDICTS = [
-    Verdict(stable_atoms=3, stable=True, smiles="A", connected=True, finite=True),
-    Verdict(stable_atoms=4, stable=False, smiles="B", connected=True, finite=True),
-    Verdict(stable_atoms=0, stable=False, smiles="B", connected=False, finite=True),
-    Verdict(stable_atoms=5, stable=False, smiles=None, connected=True, finite=True),
-    Verdict(stable_atoms=0, stable=False, smiles="C", connected=False, finite=False),
+    Verdict(stable_atoms=3, stable=True, smiles="A", pieces=1, finite=True),
+    Verdict(stable_atoms=4, stable=False, smiles="B", pieces=1, finite=True),
+    Verdict(stable_atoms=0, stable=False, smiles="B", pieces=3, finite=True),
+    Verdict(stable_atoms=5, stable=False, smiles=None, pieces=1, finite=True),
+    Verdict(stable_atoms=0, stable=False, smiles="C", pieces=3, finite=False),
 ]
 
 
@@ -50,7 +50,7 @@ def test_fractions_have_the_denominators_of_the_paper():
 
 
 def test_without_a_valid_molecule_or_a_training_set():
-    lost = [Verdict(0, False, None, False, True)] * 5
+    lost = [Verdict(0, False, None, 2, True)] * 5
     found = summarise(SAMPLES, lost, {"A"})
     assert (found["validity"], found["uniqueness"], found["novelty"]) == (0, 0, 0)
     assert summarise(SAMPLES, VERDICTS, None)["novelty"] is None

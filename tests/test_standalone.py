@@ -132,9 +132,11 @@ def test_validity_finds_the_smiles_of_real_molecules_and_refuses_the_others(exam
         assert example.canonical_smiles(Molecule(molecule.symbols, np.nan * molecule.positions)) is None
         without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
         assert example.canonical_smiles(without_an_atom) is None
-    metrics, smiles = example.assess([REAL[4], REAL[4], REAL[5], Molecule(REAL[6].symbols, np.nan * REAL[6].positions)])
+    nowhere = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
+    metrics, smiles, pieces = example.assess([REAL[4], REAL[4], REAL[5], nowhere])
     assert metrics == {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}
     assert [one is None for one in smiles] == [False, False, False, True]
+    assert pieces == [1, 1, 1, len(REAL[6])]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

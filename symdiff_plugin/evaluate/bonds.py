@@ -43,9 +43,9 @@ def bonded_pairs(molecule: Molecule, tolerance: float = TOLERANCE) -> np.ndarray
     return np.stack([first[close], second[close]], axis=1)
 
 
-def is_connected(n_atoms: int, pairs: np.ndarray) -> bool:
-    """Whether the graph of ``n_atoms`` atoms with the bonds ``pairs``, (n_bonds, 2), is one piece."""
+def count_pieces(n_atoms: int, pairs: np.ndarray) -> int:
+    """Number of connected pieces of the graph of ``n_atoms`` atoms with the bonds ``pairs``, (n_bonds, 2)."""
     if n_atoms == 0:
-        return False
+        return 0
     graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms))
-    return bool(connected_components(graph, directed=False, return_labels=False) == 1)
+    return int(connected_components(graph, directed=False, return_labels=False))

@@ -18,7 +18,7 @@ import torch
 from rdkit import rdBase
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.bonds import is_connected
+from symdiff_plugin.evaluate.bonds import count_pieces
 from symdiff_plugin.evaluate.molecules import Molecule
 from symdiff_plugin.novelty import bond_orders, bond_thresholds
 from symdiff_plugin.progress import progress
@@ -32,15 +32,19 @@ class Verdict:
         stable_atoms: atoms whose valence, by EDM's table of bond lengths, is one that EDM allows.
         stable: whether all atoms are.
         smiles: EDM's SMILES of the largest fragment; None if RDKit cannot sanitise the molecule (not valid).
-        connected: whether the graph of EDM's bonds is one piece.
+        pieces: into how many the graph of EDM's bonds falls; 1 for a connected molecule.
         finite: whether all coordinates are numbers.
     """
 
     stable_atoms: int
     stable: bool
     smiles: str | None
-    connected: bool
+    pieces: int
     finite: bool
+
+    @property
+    def connected(self) -> bool:
+        return self.pieces == 1
 
     @property
     def valid(self) -> bool:
@@ -75,9 +79,9 @@ def judge(molecules: Sequence[Molecule], dataset_info: dict[str, Any]) -> list[V
             positions = torch.from_numpy(np.asarray(molecule.positions))
             smiles, _ = validity([(positions, torch.from_numpy(kinds))])
             pairs = np.argwhere(bond_orders(positions, kinds, thresholds))
-            connected = is_connected(len(molecule), pairs)
+            pieces = count_pieces(len(molecule), pairs)
             verdicts.append(
-                Verdict(int(stable_atoms), bool(stable), smiles[0] if smiles else None, connected, molecule.is_finite)
+                Verdict(int(stable_atoms), bool(stable), smiles[0] if smiles else None, pieces, molecule.is_finite)
             )
     return verdicts
 

@@ -105,7 +105,7 @@ def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
         written.append(singles)
     elif singles.is_dir():
         shutil.rmtree(singles)  # of an earlier, smaller evaluation: they are other molecules
-    best = sorted(range(len(molecules)), key=lambda i: _ORDER.index(verdicts[i].words))[:PICTURED]
+    best = sorted(range(len(molecules)), key=lambda i: (_ORDER.index(verdicts[i].words), verdicts[i].pieces))[:PICTURED]
     stable = sum(verdict.words == "stable" for verdict in verdicts)
     write_picture(
         picture,

@@ -1,0 +1,307 @@
+"""The evaluation against EDM's own analysis, on real molecules and on tiny trained runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from symdiff_plugin.data import load_split, make_slice_from_qm9pack
+from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.__main__ import main
+from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
+from symdiff_plugin.evaluate.metrics import judge, summarise
+from symdiff_plugin.evaluate.molecules import Molecule, from_padded, read_xyz
+from symdiff_plugin.evaluate.run import load_run
+from symdiff_plugin.novelty import training_smiles
+
+pytestmark = pytest.mark.edm
+
+
+@pytest.fixture(scope="module")
+def qm9_slice(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("slice") / "data"
+    make_slice_from_qm9pack(folder, 60, 60, 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset_info(edm_path: Path, qm9_slice: Path) -> dict:
+    return {**import_edm("configs.datasets_config").get_dataset_info("qm9", False), "datadir": str(qm9_slice)}
+
+
+@pytest.fixture(scope="module")
+def real(dataset_info, qm9_slice: Path) -> list[Molecule]:
+    """The first 60 molecules of the slice's test split."""
+    arrays = {name: values[:60] for name, values in load_split(qm9_slice, "test").items()}
+    types = np.searchsorted([0, 1, 6, 7, 8, 9], arrays["charges"]) - 1
+    return from_padded(arrays["positions"], types, arrays["charges"], dataset_info["atom_decoder"])
+
+
+def spoilt(molecules: list[Molecule], kind: str) -> list[Molecule]:
+    random = np.random.RandomState(0)
+    if kind == "real":
+        return molecules
+    if kind == "shattered":
+        return [Molecule(m.symbols, 20 * m.positions) for m in molecules]
+    if kind == "nan":
+        return [Molecule(m.symbols, np.full_like(m.positions, np.nan)) for m in molecules]
+    scale = random.choice([0.03, 0.1], size=len(molecules))  # some stay stable, some do not
+    return [
+        Molecule(m.symbols, (m.positions + s * random.randn(*m.positions.shape)).astype(np.float32))
+        for m, s in zip(molecules, scale, strict=True)
+    ]
+
+
+def edms_own(molecules: list[Molecule], dataset_info: dict) -> dict[str, float]:
+    """EDM's ``analyze_stability_for_molecules`` on padded tensors, as EDM's scripts call it."""
+    longest = max(map(len, molecules))
+    batch = {
+        "one_hot": torch.zeros(len(molecules), longest, len(dataset_info["atom_decoder"])),
+        "x": torch.zeros(len(molecules), longest, 3),
+        "node_mask": torch.zeros(len(molecules), longest, 1),
+    }
+    for i, molecule in enumerate(molecules):
+        n = len(molecule)
+        batch["x"][i, :n] = torch.from_numpy(molecule.positions)
+        batch["node_mask"][i, :n] = 1
+        for j, symbol in enumerate(molecule.symbols):
+            batch["one_hot"][i, j, dataset_info["atom_decoder"].index(symbol)] = 1
+    stability, (rdkit, _) = import_edm("qm9.analyze").analyze_stability_for_molecules(batch, dataset_info)
+    return {
+        "atom_stability": stability["atm_stable"],
+        "molecule_stability": stability["mol_stable"],
+        "validity": rdkit[0],
+        "uniqueness": rdkit[1],
+        "novelty": rdkit[2],
+    }
+
+
+@pytest.mark.parametrize("kind", ["real", "noisy", "shattered", "nan"])
+def test_the_metrics_are_those_of_edms_own_analysis(kind, real, dataset_info):
+    molecules = spoilt(real, kind)
+    verdicts = judge(molecules, dataset_info)
+    found = summarise(molecules, verdicts, training_smiles(dataset_info))
+    wanted = edms_own(molecules, dataset_info)
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-12)
+    if kind == "real":
+        assert found["molecule_stability"] > 0.85
+        assert found["connected"] == 1
+    elif kind == "noisy":
+        assert 0.05 < found["molecule_stability"] < 0.95  # or the comparison would say little
+    else:  # what EDM's validity hides
+        assert found["validity"] == 1
+        assert found["connected"] == found["valid_connected"] == 0
+        assert found["non_finite"] == (kind == "nan")
+
+
+def test_molecules_of_the_training_set_are_not_novel(dataset_info, qm9_slice):
+    arrays = {name: values[:30] for name, values in load_split(qm9_slice, "train").items()}
+    types = np.searchsorted([0, 1, 6, 7, 8, 9], arrays["charges"]) - 1
+    molecules = from_padded(arrays["positions"], types, arrays["charges"], dataset_info["atom_decoder"])
+    found = summarise(molecules, judge(molecules, dataset_info), training_smiles(dataset_info))
+    assert found["novelty"] == 0
+
+
+@pytest.fixture(scope="module")
+def tiny_run(edm_path: Path, qm9_slice: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    subprocess.run(
+        [
+            sys.executable, edm_path / "main_qm9.py", "--model", "symdiff_tiny", "--datadir", qm9_slice,
+            "--exp_name", "t", "--n_epochs", "1", "--diffusion_steps", "20", "--n_stability_samples", "2",
+            "--no_wandb", "--seed", "0", "--depth", "1", "--enc_depth", "1", "--batch_size", "20",
+        ],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "outputs" / "t"
+
+
+def evaluate(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def copied(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run of symdiff_tiny, to be spoilt at will."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_a_trained_run_is_evaluated(copied, capsys):
+    partitions = ["--partition", "test", "val"]
+    assert evaluate(copied, "--n_samples", 5, "--batch_size", 2, "--nll_molecules", 12, *partitions) == 0
+    text = capsys.readouterr().out
+    metrics = json.loads((copied / "metrics.json").read_text())
+    assert metrics["checkpoint"] == "generative_model_ema.npy"
+    assert not metrics["untrained"]
+    assert metrics["test_nll_molecules"] == metrics["val_nll_molecules"] == 12
+    assert metrics["test_nll"] != metrics["val_nll"]
+    for name in ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty", "connected"):
+        assert 0 <= metrics[name] <= 1
+        assert f"{metrics[name]:7.2%}" in text
+    molecules, _ = read_xyz(copied / "molecules.xyz")
+    assert len(molecules) == metrics["n_samples"] == 5
+    assert len(list((copied / "xyz").iterdir())) == 5
+    for path in ("molecules.xyz", "xyz", "samples.png", "metrics.json"):
+        assert str(copied / path) in text
+
+
+def test_the_same_seed_gives_the_same_and_another_seed_others(copied):
+    def positions(seed: int) -> np.ndarray:
+        assert evaluate(copied, "--n_samples", 3, "--nll_molecules", 0, "--seed", seed) == 0
+        return np.concatenate([m.positions for m in read_xyz(copied / "molecules.xyz")[0]])
+
+    first, again, other = positions(1), positions(1), positions(2)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or not np.allclose(first, other)
+
+
+def test_an_untrained_model_goes_to_files_of_its_own(copied):
+    before = sorted(path.name for path in copied.iterdir())
+    assert evaluate(copied, "--untrained", "--n_samples", 2, "--nll_molecules", 4) == 0
+    new = sorted({path.name for path in copied.iterdir()} - set(before))
+    assert new == ["metrics_untrained.json", "molecules_untrained.xyz", "samples_untrained.png", "xyz_untrained"]
+    metrics = json.loads((copied / "metrics_untrained.json").read_text())
+    assert metrics["untrained"]
+    assert metrics["checkpoint"] is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"conditioning": ["alpha", "mu"], "context_node_nf": 2}, {"model": "egnn_dynamics"}]
+)
+def test_conditional_and_edms_own_models_are_evaluated(changes, copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["args"].update(changes)
+    (copied / "config.json").write_text(json.dumps(config))
+    assert evaluate(copied, "--untrained", "--n_samples", 3, "--nll_molecules", 4) == 0
+    metrics = json.loads((copied / "metrics_untrained.json").read_text())
+    assert metrics["model"] == config["args"]["model"]
+    assert metrics["test_nll"] > 0
+
+
+def test_the_context_of_the_nll_is_normalised(copied):
+    """By mean and mean absolute deviation over the training split, which EDM's own evaluation script forgot."""
+    config = json.loads((copied / "config.json").read_text())
+    config["args"].update({"conditioning": ["alpha"], "context_node_nf": 1})
+    (copied / "config.json").write_text(json.dumps(config))
+    run = load_run(copied, untrained=True)
+    seen, dynamics = [], run.model.dynamics
+    forward = dynamics._forward
+    dynamics._forward = lambda t, xh, node_mask, edge_mask, context: (
+        seen.append(context[:, 0, 0]) or forward(t, xh, node_mask, edge_mask, context)
+    )
+    negative_log_likelihood(run, "test")
+    train, test = (torch.from_numpy(load_split(run.args.datadir, split)["alpha"]) for split in ("train", "test"))
+    wanted = (test - train.mean()) / (train - train.mean()).abs().mean()
+    once = torch.cat(seen[::2])  # two calls a batch: at t and at 0
+    torch.testing.assert_close(once.sort().values, wanted.sort().values, atol=1e-4, rtol=1e-4)
+
+
+def test_initial_weights_are_drawn_and_trained_ones_are_loaded(copied):
+    trained, fresh, other = load_run(copied), load_run(copied, untrained=True), load_run(copied, untrained=True, seed=1)
+    saved = torch.load(copied / "generative_model_ema.npy", weights_only=True)
+    assert not trained.model.training
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, saved[name])
+    name = "dynamics.xh_embedder.weight"
+    assert not torch.equal(fresh.model.state_dict()[name], saved[name])
+    assert not torch.equal(fresh.model.state_dict()[name], other.model.state_dict()[name])
+
+
+def test_the_nll_is_that_of_edms_test_loop(copied):
+    """Over the whole partition, with the noise of the same seed, in the same batches."""
+    run = load_run(copied)
+    torch.manual_seed(3)
+    found = negative_log_likelihood(run, "test")
+    loader = run.loaders["test"]  # its shuffle was lifted by the call above, as was EDM's for both
+    torch.manual_seed(3)
+    wanted = import_edm("eval_analyze").test(
+        run.args, run.model, run.nodes_dist, run.device, torch.float32, loader, num_passes=1
+    )
+    assert found["nll"] == pytest.approx(wanted, rel=1e-6)
+    assert found["nll_molecules"] == len(loader.dataset)
+    assert found["nll_standard_error"] > 0
+
+
+def test_a_subset_for_the_nll_does_not_depend_on_the_seed(copied):
+    def rows(seed: int) -> list[int]:
+        run = load_run(copied, seed=seed)
+        seen = []
+        data = run.loaders["test"].dataset
+        fetch = type(data).__getitem__
+        data.__class__ = type("Recorded", (type(data),), {"__getitem__": lambda s, i: seen.append(i) or fetch(s, i)})
+        negative_log_likelihood(run, "test", 7)
+        return seen
+
+    assert rows(0) == rows(5)
+    assert len(set(rows(0))) == 7
+
+
+def test_weights_with_nan_are_reported_not_fatal(copied):
+    path = copied / "generative_model_ema.npy"
+    weights = torch.load(path, weights_only=True)
+    weights["dynamics.xh_embedder.weight"].fill_(float("nan"))
+    torch.save(weights, path)
+    assert evaluate(copied, "--n_samples", 3, "--nll_molecules", 4) == 0
+    metrics = json.loads((copied / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["non_finite"] == 1
+    assert metrics["connected"] == metrics["atom_stability"] == 0
+    assert metrics["test_nll"] is None
+
+
+def cut_short(run: Path) -> None:
+    path = run / "generative_model_ema.npy"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def of_another_model(run: Path) -> None:
+    torch.save({"dynamics.weight": torch.zeros(3)}, run / "generative_model_ema.npy")
+
+
+def hostile_pickle(run: Path) -> None:
+    torch.save({"x": Path("executes code when unpickled")}, run / "generative_model_ema.npy")
+
+
+def bad_config(run: Path) -> None:
+    (run / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (cut_short, [], "generative_model_ema.npy is damaged or holds no weights"),
+        (of_another_model, [], "does not fit the model of config.json"),
+        (hostile_pickle, [], "is damaged or holds no weights"),
+        (lambda run: (run / "generative_model_ema.npy").unlink(), [], "generative_model_ema.npy is missing"),
+        (bad_config, [], "config.json is no configuration of a run"),
+        (lambda run: (run / "config.json").unlink(), [], "config.json is missing"),
+        (lambda run: None, ["--checkpoint", "none.npy"], "none.npy is missing"),
+        (lambda run: None, ["--datadir", "/nowhere"], "/nowhere/qm9/train.npz is missing"),
+        (lambda run: None, ["--device", "tpu9"], "--device tpu9 cannot be used here"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(spoil, arguments, message, copied, capsys):
+    spoil(copied)
+    before = sorted(path.name for path in copied.iterdir())
+    assert evaluate(copied, "--n_samples", 2, "--nll_molecules", 2, *arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert printed.out == ""
+    assert sorted(path.name for path in copied.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--n_samples", "0"], ["--nll_molecules", "x"], ["--untrained", "--checkpoint", "a"]]
+)
+def test_wrong_options_are_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate("outputs/run", *arguments)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
