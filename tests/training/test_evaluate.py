@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runs import Workplace
 
-from symdiff_plugin.data import load_split, make_slice_from_qm9pack
+from symdiff_plugin.data import load_split
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
@@ -22,13 +21,6 @@ from symdiff_plugin.evaluate.run import load_run
 from symdiff_plugin.novelty import training_smiles
 
 pytestmark = pytest.mark.edm
-
-
-@pytest.fixture(scope="module")
-def qm9_slice(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("slice") / "data"
-    make_slice_from_qm9pack(folder, 60, 60, 60)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -109,28 +101,14 @@ def test_molecules_of_the_training_set_are_not_novel(dataset_info, qm9_slice):
     assert found["novelty"] == 0
 
 
-@pytest.fixture(scope="module")
-def tiny_run(edm_path: Path, qm9_slice: Path, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    subprocess.run(
-        [
-            sys.executable, edm_path / "main_qm9.py", "--model", "symdiff_tiny", "--datadir", qm9_slice,
-            "--exp_name", "t", "--n_epochs", "1", "--diffusion_steps", "20", "--n_stability_samples", "2",
-            "--no_wandb", "--seed", "0", "--depth", "1", "--enc_depth", "1", "--batch_size", "20",
-        ],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    return folder / "outputs" / "t"
-
-
 def evaluate(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
-def copied(tiny_run: Path, tmp_path: Path) -> Path:
-    """A run of symdiff_tiny, to be spoilt at will."""
-    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+def copied(workplace: Workplace, trained: str, tmp_path: Path) -> Path:
+    """A run of a tiny SymDiff, to be spoilt at will."""
+    return Path(shutil.copytree(workplace.output(trained), tmp_path / "run"))
 
 
 def test_a_trained_run_is_evaluated(copied, capsys):
@@ -216,7 +194,7 @@ def test_initial_weights_are_drawn_and_trained_ones_are_loaded(copied):
 
 def test_the_nll_is_that_of_edms_test_loop(copied):
     """Over the whole partition, with the noise of the same seed, in the same batches."""
-    run = load_run(copied)
+    run = load_run(copied, batch_size=16)
     torch.manual_seed(3)
     found = negative_log_likelihood(run, "test")
     loader = run.loaders["test"]  # its shuffle was lifted by the call above, as was EDM's for both
