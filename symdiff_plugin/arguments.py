@@ -239,6 +239,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
 def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
     preset = PRESETS[args.model]
     defaults = {name: getattr(preset.architecture, name) for name in ARCHITECTURE_FIELDS}
+    if getattr(args, "compat", None) == "release":
+        defaults["time_scale"] = presets.RELEASE_TIME_SCALE
     defaults.update(preset.training_flags("geom" if args.dataset == "geom" else "qm9"))
     defaults["exp_name"] = args.model
     if hasattr(args, "datadir"):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")
 COMPATS = ("paper", "release")
+RELEASE_TIME_SCALE = 1.0
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def get_architecture(name: str, **overrides: Any) -> Architecture:
     if unknown:
         raise TypeError(f"unknown override {unknown[0]!r}; choose from {', '.join(ARCHITECTURE_FIELDS)}")
     if overrides.get("compat") == "release":
-        overrides = {"time_scale": 1.0, **overrides}
+        overrides = {"time_scale": RELEASE_TIME_SCALE, **overrides}
     return replace(get_preset(name).architecture, **overrides)
 
 
