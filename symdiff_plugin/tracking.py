@@ -39,8 +39,7 @@ class Tracker:
             return
         import wandb
 
-        if wandb.run is None:
-            wandb.init(mode=mode, **kwargs)
+        wandb.init(mode=mode, **kwargs)
         self._wandb = wandb
 
     def log(self, record: dict[str, Any], **kwargs: Any) -> None:

@@ -1,0 +1,43 @@
+"""A slice of real QM9, and one trained SymDiff that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import SHORT, TINY, Workplace
+
+from symdiff_plugin.data import make_slice_from_qm9pack, write_slice
+from symdiff_plugin.data.qm9pack_source import find_qm9pack
+
+
+@pytest.fixture(scope="session")
+def qm9_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A datadir with 1300/60/60 molecules of QM9. Not to be written to."""
+    if find_qm9pack() is None:
+        pytest.skip("needs qm9pack: pip install qm9pack")
+    datadir = tmp_path_factory.mktemp("qm9") / "thousand"
+    make_slice_from_qm9pack(datadir, 1300, 60, 60)
+    return datadir
+
+
+@pytest.fixture(scope="session")
+def qm9_slice(qm9_thousand: Path) -> Path:
+    """A datadir with 240/60/60 molecules of QM9. Not to be written to, save by the runs themselves."""
+    datadir = qm9_thousand.parent / "slice"
+    write_slice(qm9_thousand, datadir, 240, 60, 60)
+    return datadir
+
+
+@pytest.fixture(scope="session")
+def workplace(edm_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A folder to train in."""
+    return Workplace(tmp_path_factory.mktemp("workplace"), edm_path)
+
+
+@pytest.fixture(scope="session")
+def trained(workplace: Workplace, qm9_slice: Path) -> str:
+    """The name of a finished run: two epochs of a tiny SymDiff."""
+    flags = ("--model", "symdiff", "--datadir", qm9_slice, "--seed", 1, *TINY, *SHORT)
+    workplace.run("main_qm9.py", *flags)
+    return "symdiff"

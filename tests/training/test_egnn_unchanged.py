@@ -1,0 +1,96 @@
+"""With EDM's own model a patched run equals upstream's to the last bit.
+
+Upstream runs from an export of the pinned commit, mended no further than it takes to start: a ``wandb`` of a few
+lines, which also seeds (upstream has no seed) and keeps the losses, and the cache of SMILES that upstream makes
+at its first analysis, drawing random numbers for it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from runs import Workplace
+
+from symdiff_plugin.edm import PINNED_SHA
+from symdiff_plugin.edm.git import git
+from symdiff_plugin.history import read_rows
+
+pytestmark = pytest.mark.edm
+
+SEED = 5
+FLAGS = (
+    "--model", "egnn_dynamics", "--nf", 16, "--n_layers", 2, "--diffusion_steps", 8, "--batch_size", 64,
+    "--n_epochs", 2, "--test_epochs", 2, "--n_stability_samples", 20, "--n_report_steps", 1, "--no_wandb",
+    "--exp_name", "egnn", "--data_augmentation", "True", "--augment_noise", 0.01, "--lr", 1e-3,
+)  # fmt: skip
+WANDB = f"""
+import json, random
+import numpy, torch
+random.seed({SEED}); numpy.random.seed({SEED}); torch.manual_seed({SEED})
+class Settings:
+    def __init__(self, **kwargs): pass
+def init(**kwargs): pass
+def save(*args): pass
+def log(record, **kwargs):
+    with open("logged.jsonl", "a") as file:
+        file.write(json.dumps({{key: float(value) for key, value in record.items()}}) + "\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream(edm_path: Path, qm9_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A finished run of EDM as it is at the pinned commit."""
+    source = tmp_path_factory.mktemp("upstream")
+    assert PINNED_SHA in git("rev-parse", "HEAD", cwd=edm_path).decode()
+    git("checkout-index", "--all", f"--prefix={source / 'edm'}/", cwd=edm_path)  # the index is not patched
+    assert "symdiff" not in (source / "edm" / "main_qm9.py").read_text()
+    (source / "standin").mkdir()
+    (source / "standin" / "wandb.py").write_text(WANDB)
+    place = Workplace(source / "work", source / "edm")
+    (place.folder / "qm9/temp").mkdir(parents=True)
+    with open(place.folder / "qm9/temp/qm9_smiles.pickle", "wb") as file:
+        pickle.dump(["C"], file)
+    place.run("main_qm9.py", *FLAGS, "--datadir", qm9_slice, python_path=source / "standin")
+    return place
+
+
+@pytest.fixture(scope="module")
+def patched(workplace: Workplace, qm9_slice: Path) -> Workplace:
+    workplace.run("main_qm9.py", *FLAGS, "--datadir", qm9_slice, "--seed", SEED)
+    return workplace
+
+
+def test_every_loss_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
+    logged = read_rows(upstream.folder / "logged.jsonl")
+    expected = [row["Batch NLL"] for row in logged if "Batch NLL" in row]
+    assert len(expected) == 8
+    assert [row["loss"] for row in read_rows(patched.output("egnn") / "train_loss.jsonl")] == expected
+    epochs = read_rows(patched.output("egnn") / "history.jsonl")
+    for ours, theirs in (("val_nll", "Val loss "), ("test_nll", "Test loss "), ("atm_stable", "atm_stable")):
+        assert [row[ours] for row in epochs if ours in row] == [row[theirs] for row in logged if theirs in row]
+
+
+def test_every_weight_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
+    for name in ("generative_model.npy", "generative_model_ema.npy"):
+        ours, theirs = (
+            torch.load(place.output("egnn") / name, weights_only=True) for place in (patched, upstream)
+        )
+        assert ours.keys() == theirs.keys()
+        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
+
+
+def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Workplace) -> None:
+    ours, theirs = (
+        vars(pickle.loads((place.output("egnn") / "args.pickle").read_bytes())) for place in (patched, upstream)
+    )
+    assert {name: ours[name] for name in theirs} == theirs
+    assert set(ours) - set(theirs) == {"seed", "all_classes", "resume_from"}
+
+
+def test_a_model_trained_upstream_is_evaluated(upstream: Workplace, edm_path: Path) -> None:
+    place = Workplace(upstream.folder, edm_path)
+    printed = place.run("eval_analyze.py", "--model_path", "outputs/egnn", "--n_samples", 4)
+    assert "Final test nll" in printed
