@@ -50,13 +50,14 @@ class AtomLayout:
             self.order = torch.arange(batch, device=device)
             self.buckets = ((batch, length),)
             self._index = torch.arange(batch * length, device=device)
+            self._molecule = self._index // length
             self.counts = torch.full((batch, 1), float(length), device=device, dtype=dtype)
         else:
             real = node_mask != 0
             sizes, self.order = real.sum(1).sort(stable=True)
             self.buckets = tuple((len(list(group)), n) for n, group in groupby(sizes.tolist()))
-            row, column = real[self.order].nonzero(as_tuple=True)
-            self._index = self.order[row] * length + column
+            self._molecule, column = real[self.order].nonzero(as_tuple=True)
+            self._index = self.order[self._molecule] * length + column
             self.counts = sizes.clamp(min=1).to(dtype)[:, None]
         self.inverse = torch.argsort(self.order)
         self.tokens = sum(b * n for b, n in self.buckets)
@@ -90,9 +91,12 @@ class AtomLayout:
 
     def expand(self, molecules: Tensor) -> Tensor:
         """(B, C) in packed order -> (T, C): to each atom its molecule's row."""
+        return molecules.index_select(0, self._molecule)
+
+    def rows(self, molecules: Tensor) -> list[Tensor]:
+        """(B, C) in packed order -> one view (b, 1, C) a bucket, to broadcast against :meth:`split`."""
         parts = molecules.split([b for b, _ in self.buckets])
-        # Written out by expand rather than index_select: its backward is a sum over a dense axis, not a scatter.
-        return self.join([p[:, None].expand(-1, n, -1) for p, (_, n) in zip(parts, self.buckets, strict=True)])
+        return [part.unsqueeze(1) for part in parts]
 
     def mean(self, tokens: Tensor) -> Tensor:
         """(T, C) -> (B, C) in packed order: the mean over the atoms of each molecule."""

@@ -23,11 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from symdiff_plugin.atoms import AtomLayout
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Feature-wise affine map with one shift and scale a token, all (T, D)."""
-    return torch.addcmul(shift, x, 1 + scale)
+from symdiff_plugin.modulation import gated_sum, modulated_norm
 
 
 class TimestepEmbedder(nn.Module):
@@ -89,17 +85,14 @@ class DiTBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = SwiGLU(dim, int(mlp_ratio * dim) // 2, dropout)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
     def forward(self, x: Tensor, c: Tensor, layout: AtomLayout) -> Tensor:
-        modulation = layout.expand(self.adaLN_modulation(c))  # (T, 6 D)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift1, scale1), layout))
-        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)  # (B, D) each
+        x = gated_sum(x, gate1, self.attn(modulated_norm(x, shift1, scale1, layout), layout), layout)
+        return gated_sum(x, gate2, self.mlp(modulated_norm(x, shift2, scale2, layout)), layout)
 
 
 class FinalLayer(nn.Module):
@@ -107,13 +100,12 @@ class FinalLayer(nn.Module):
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.linear = nn.Linear(dim, out_features)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
 
     def forward(self, x: Tensor, c: Tensor, layout: AtomLayout) -> Tensor:
-        shift, scale = layout.expand(self.adaLN_modulation(c)).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)  # (B, D) each
+        return self.linear(modulated_norm(x, shift, scale, layout))
 
 
 class DiT(nn.Module):

@@ -194,17 +194,20 @@ def test_replicas_of_data_parallel_do_not_mix_up_their_masks():
             torch.testing.assert_close(alone[0], out[i % 8], rtol=1e-9, atol=1e-10)
 
 
-def test_bf16_stays_close_and_returns_float32():
-    model, t, xh, mask, _ = model_and_batch()
+@pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
+def test_bf16_stays_close_and_returns_float32(name):
+    model, t, xh, mask, _ = model_and_batch(name)
     draws = {k: v.float() for k, v in model.draw(xh, mask).items()}
     t, xh, mask = t.float(), xh.float(), mask.float()
     exact = copy.deepcopy(model).float().given_draws(t, xh, mask, **draws)
-    rounded = build_dynamics("symdiff_tiny", 6, **SIZES, precision="bf16")
+    rounded = build_dynamics(name, 6, **SIZES, precision="bf16")
     rounded.load_state_dict(model.float().state_dict())
     out = rounded.given_draws(t, xh, mask, **draws)
     assert out.dtype == torch.float32
-    error = (out - exact).norm() / exact.norm()
-    assert 1e-5 < error < 0.1  # autocast is on, and harmless
+    error = (out - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert error.min() > 1e-5  # autocast is on
+    # The median: where f_theta's matrix is nearly singular, rounding may well turn a molecule.
+    assert error.median() < 0.08
     assert out[..., :3].sum(1).abs().max() < 1e-3
 
 
