@@ -1,0 +1,265 @@
+"""The plugin's flags on a parser like EDM's; nothing of EDM is needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from symdiff_plugin import arguments, checkpoint
+from symdiff_plugin.arguments import ARCHITECTURE_FIELDS, parse_args
+from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+
+EDM_DEFAULTS = {"lr": 2e-4, "batch_size": 128, "n_epochs": 200, "ema_decay": 0.999, "exp_name": "debug_10"}
+
+
+def edm_parser(geom: bool = False) -> argparse.ArgumentParser:
+    """Some of EDM's flags, with EDM's own types."""
+    parser = argparse.ArgumentParser(prog="main_qm9.py")
+    parser.add_argument("--exp_name", type=str, default="debug_10")
+    parser.add_argument("--model", type=str, default="egnn_dynamics")
+    for name, kind, default in (
+        ("diffusion_steps", int, 500), ("diffusion_noise_schedule", str, "polynomial_2"),
+        ("diffusion_noise_precision", float, 1e-5), ("diffusion_loss_type", str, "l2"), ("n_epochs", int, 200),
+        ("batch_size", int, 128), ("lr", float, 2e-4), ("dp", eval, True), ("condition_time", eval, True),
+        ("n_layers", int, 6), ("nf", int, 128), ("n_report_steps", int, 1), ("online", bool, True),
+        ("num_workers", int, 0), ("test_epochs", int, 10), ("data_augmentation", eval, False),
+        ("resume", str, None), ("start_epoch", int, 0), ("ema_decay", float, 0.999), ("include_charges", eval, True),
+        ("n_stability_samples", int, 500), ("normalize_factors", eval, [1, 4, 1]), ("wandb_usr", str, None),
+        ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    for name in ("--no_wandb", "--no-cuda", "--remove_h"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--conditioning", nargs="+", default=[])
+    if geom:
+        parser.add_argument("--filter_molecule_size", type=int, default=None)
+    else:
+        parser.add_argument("--datadir", type=str, default="qm9/temp")
+    return parser
+
+
+def parse(*argv: object, geom: bool = False) -> argparse.Namespace:
+    return parse_args(edm_parser(geom), [str(word) for word in argv])
+
+
+@pytest.fixture
+def data(qm9_slice: Path) -> tuple[str, str]:
+    return "--datadir", str(qm9_slice)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object, geom: bool = False) -> str:
+    """The one line that a mistake ends in."""
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv, geom=geom)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("main_qm9.py: error: ")
+    return line
+
+
+def test_edms_model_keeps_edms_defaults() -> None:
+    before = vars(edm_parser().parse_args([]))
+    after = vars(parse())
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"seed", "all_classes", "resume_from"}
+
+
+def test_a_baselines_flags_are_accepted() -> None:
+    for flags in EGNN_BASELINES.values():
+        words = [word for name, value in flags.items() for word in (f"--{name}", str(value).replace(" ", ""))]
+        args = parse(*words)
+        assert {name: getattr(args, name) for name in flags} == flags
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_brings_its_settings(name: str, data: tuple[str, str]) -> None:
+    args = vars(parse("--model", name, *data))
+    for field in ARCHITECTURE_FIELDS:
+        assert args[field] == getattr(PRESETS[name].architecture, field)
+    for flag, value in PRESETS[name].training.flags().items():
+        assert args[flag] == value
+    assert args["exp_name"] == name
+
+
+def test_symdiff_trains_with_the_papers_settings(data: tuple[str, str]) -> None:
+    args = parse("--model", "symdiff", *data)
+    assert (args.lr, args.weight_decay, args.batch_size, args.n_epochs) == (2e-4, 1e-12, 256, 4350)
+    assert (args.clip_norm, args.ema_decay, args.diffusion_steps) == (2.0, 0.9999, 1000)
+    assert args.normalize_factors == [1, 4, 10]
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (["--lr", "0.01"], "lr", 0.01),
+        (["--lr=0.01"], "lr", 0.01),
+        (["--n_epochs", "200"], "n_epochs", 200),  # EDM's default, given
+        (["--hidden_size", "768"], "hidden_size", 768),
+        (["--hidden", "768"], "hidden_size", 768),  # argparse's abbreviation
+        (["--K", "7"], "K", 7),
+        (["--clip_norm", "inf"], "clip_norm", float("inf")),
+        (["--precision", "bf16"], "precision", "bf16"),
+        (["--symdiff_compat", "release"], "compat", "release"),
+        (["--normalize_factors", "[1,8,1]"], "normalize_factors", [1, 8, 1]),
+        (["--data_augmentation", "True"], "data_augmentation", True),
+        (["--exp_name", "mine"], "exp_name", "mine"),
+        (["--online", "False"], "online", False),
+        (["--online", "true"], "online", True),
+        (["--all_classes"], "all_classes", True),
+        (["--no-cuda"], "dp", False),
+    ],
+)
+@pytest.mark.parametrize("model", [["--model", "symdiff"], ["--model=symdiff"], ["--mod", "symdiff"]])
+def test_an_explicit_flag_wins_wherever_it_stands(
+    model: list[str], flags: list[str], name: str, value: object, data: tuple[str, str]
+) -> None:
+    assert getattr(parse(*model, *flags, *data), name) == value
+    assert getattr(parse(*data, *flags, *model), name) == value
+
+
+def test_the_last_of_two_models_counts(data: tuple[str, str]) -> None:
+    assert parse("--model", "dit", "--model", "symdiff_minus", *data).depth == 10
+
+
+def test_geom_has_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/geom").mkdir(parents=True)
+    (tmp_path / "data/geom/geom_drugs_30.npy").touch()
+    args = parse("--model", "symdiff", geom=True)
+    assert (args.lr, args.n_epochs, args.batch_size) == (1e-4, 55, 256)
+
+
+def test_the_seed_decides_every_generator(data: tuple[str, str]) -> None:
+    draws = []
+    for _ in range(2):
+        parse("--model", "symdiff", "--seed", 7, *data)
+        draws.append([float(torch.rand(())), checkpoint.rng_state()["numpy"][1].sum(), arguments.random.random()])
+    assert draws[0] == draws[1]
+
+
+def test_no_seed_leaves_the_generators_alone(data: tuple[str, str]) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    parse("--model", "symdiff", *data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_arguments_are_plain_values_and_rebuild_the_architecture(data: tuple[str, str]) -> None:
+    args = parse("--model", "symdiff_tiny", "--depth", 3, *data)
+    again = argparse.Namespace(**json.loads(json.dumps(vars(args))))
+    assert get_architecture(again.model, **arguments.architecture_overrides(again)).depth == 3
+
+
+def test_the_datadir_of_a_preset_is_the_repositorys(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = arguments.default_datadir()
+    assert folder == Path(__file__).resolve().parents[2] / "data"
+    if not (folder / "qm9").exists():
+        assert str(folder / "qm9") in refused(capsys, "--model", "symdiff")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "sydiff"], "unknown --model 'sydiff'; choose one of egnn_dynamics, gnn_dynamics, symdiff,"),
+        (["--model", "symdiff", "--hiden_size", "3"], "unrecognized arguments: --hiden_size"),
+        (["--hidden_size", "3"], "--hidden_size: for the plugin's models alone, not for --model egnn_dynamics"),
+        (["--symdiff_compat", "paper"], "--symdiff_compat: for the plugin's models alone"),
+        (["--clip_norm", "1", "--K", "9"], "--K, --clip_norm: for the plugin's models alone"),
+        (["--model", "symdiff", "--hidden_size", "385"], "hidden_size = 385 must be a multiple of num_heads = 6"),
+        (["--model", "symdiff", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--model", "symdiff", "--clip_norm", "nan"], "--clip_norm must be positive, not nan"),
+        (["--model", "symdiff", "--weight_decay", "-1"], "--weight_decay must not be negative"),
+        (["--model", "symdiff", "--condition_time", "False"], "--condition_time False is for EDM's models"),
+        (["--lr", "fast"], "invalid float value: 'fast'"),
+        (["--lr", "0"], "--lr must be positive, not 0.0"),
+        (["--lr", "nan"], "--lr must be positive, not nan"),
+        (["--batch_size", "0"], "--batch_size must be at least 1, not 0"),
+        (["--ema_decay", "1"], "--ema_decay must lie in [0, 1)"),
+        (["--seed", "-1"], "--seed must lie between 0 and 4294967295"),
+        (["--normalize_factors", "[1,4"], "'[1,4' is not a Python literal"),
+        (["--normalize_factors", "[1,4]"], "--normalize_factors must be three positive numbers"),
+        (["--dp", "__import__('os').getpid()"], "is not a Python literal"),
+        (["--online", "perhaps"], "'perhaps' is neither True nor False"),
+        (["--dataset", "qm9_first_half"], "cannot train on --dataset qm9_first_half; choose one of qm9, qm9_second"),
+        (["--dataset", "geom"], "cannot train on --dataset geom; choose one of qm9"),
+        (["--dataset", "qm9_second_half", "--remove_h"], "--remove_h is for --dataset qm9 alone"),
+        (["--model", "symdiff", "--datadir", "nowhere"], "nowhere/qm9/train.npz is missing: make it with python -m"),
+        (["--resume", "nowhere"], "no checkpoint nowhere/checkpoint.pt"),
+    ],
+)
+def test_a_mistake_is_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, *flags)
+
+
+def test_geom_refuses_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no data/geom/geom_drugs_30.npy here" in refused(capsys, "--model", "symdiff", geom=True)
+    assert "--conditioning needs QM9" in refused(capsys, "--conditioning", "alpha", geom=True)
+    assert "cannot train on --dataset qm9" in refused(capsys, "--dataset", "qm9", geom=True)
+
+
+def test_a_corrupt_split_is_one_line(
+    qm9_slice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "qm9").mkdir()
+    for split in ("train", "valid", "test"):
+        content = (qm9_slice / f"qm9/{split}.npz").read_bytes()
+        (tmp_path / f"qm9/{split}.npz").write_bytes(content[: len(content) // 2] if split == "valid" else content)
+    line = refused(capsys, "--model", "symdiff", "--datadir", tmp_path)
+    assert f"{tmp_path}/qm9/valid.npz is corrupt" in line
+
+
+def test_edms_model_is_told_where_qm9_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    parse("--datadir", "nowhere")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "python -m symdiff_plugin.data.qm9 --datadir nowhere" in line
+
+
+def test_without_exit_on_error_a_mistake_is_an_exception() -> None:
+    parser = edm_parser()
+    parser.exit_on_error = False
+    with pytest.raises(argparse.ArgumentError, match="unknown --model 'x'"):
+        parse_args(parser, ["--model", "x"])
+
+
+def resumable(tmp_path: Path, **args: object) -> Path:
+    """The folder of a run with a checkpoint that holds these arguments."""
+    model = torch.nn.Linear(1, 1)
+    queue = argparse.Namespace(items=[3000.0])
+    state = checkpoint.TrainingState(model, model, torch.optim.AdamW(model.parameters()), queue)
+    folder = tmp_path / "outputs" / str(args["exp_name"])
+    checkpoint.save(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
+    return folder
+
+
+def test_a_resumed_run_takes_the_old_flags_as_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = parse("--model", "symdiff_tiny", "--depth", 2, "--lr", 0.5, "--exp_name", "old", "--no_wandb", *data)
+    folder = resumable(tmp_path, **vars(old))
+    args = parse("--resume", folder, "--lr", 0.25)
+    assert (args.model, args.depth, args.lr, args.exp_name, args.no_wandb) == ("symdiff_tiny", 2, 0.25, "old", False)
+    assert args.resume is None  # EDM's own way is never taken
+    assert args.resume_from == str(folder / "checkpoint.pt")
+    assert parse("--resume", folder / "checkpoint.pt", "--exp_name", "new").exp_name == "new"
+    line = refused(capsys, "--resume", folder, "--model", "dit")
+    assert "is of --model symdiff_tiny, not dit" in line
+
+
+def test_resume_auto_starts_afresh_or_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "symdiff_tiny", "--resume", "auto", *data)
+    fresh = parse(*flags)
+    assert fresh.resume_from is None
+    resumable(tmp_path, **vars(fresh))
+    assert parse(*flags).resume_from == "outputs/symdiff_tiny/checkpoint.pt"
+    assert parse(*flags, "--exp_name", "other").resume_from is None

@@ -1,0 +1,149 @@
+"""Checkpoints: nothing lost, nothing half-written, nothing executed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+import resource
+import signal
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from symdiff_plugin import checkpoint
+from symdiff_plugin.checkpoint import CheckpointError, TrainingState
+
+ARGS = Namespace(model="symdiff", lr=0.1, conditioning=["alpha"], resume=None)
+
+
+def make_state(seed: int = 0, width: int = 3, average: bool = True) -> TrainingState:
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 1))
+    optim = torch.optim.AdamW(model.parameters(), lr=0.1, amsgrad=True, weight_decay=1e-3)
+    return TrainingState(model, copy.deepcopy(model) if average else model, optim, Namespace(items=[3000.0]))
+
+
+def step(state: TrainingState) -> float:
+    """A training step with random data from each of the generators."""
+    x = torch.randn(5, 4) + torch.from_numpy(np.random.randn(5, 4)).float() + random.gauss(0, 1)
+    loss = state.model(x).pow(2).mean()
+    state.optim.zero_grad()
+    loss.backward()
+    state.optim.step()
+    state.queue.items.insert(0, loss.item())
+    return loss.item()
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_training_goes_on_exactly(tmp_path: Path, average: bool) -> None:
+    path = tmp_path / "run/checkpoint.pt"
+    state = make_state(average=average)
+    for _ in range(3):
+        step(state)
+    state.best_nll = (1.25, 2.5)
+    checkpoint.save(path, state, ARGS, epoch=7)
+    expected = [step(state) for _ in range(3)]
+
+    other = make_state(seed=9, average=average)
+    np.random.seed(9)
+    random.seed(9)
+    step(other)
+    assert checkpoint.restore(path, other, ARGS) == 7
+    assert other.best_nll == (1.25, 2.5)
+    assert [step(other) for _ in range(3)] == expected
+    assert other.queue.items == state.queue.items
+    for a, b in ((state.model, other.model), (state.model_ema, other.model_ema)):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_the_learning_rate_is_the_command_lines(tmp_path: Path) -> None:
+    state = make_state()
+    step(state)
+    checkpoint.save(tmp_path / "checkpoint.pt", state, ARGS, epoch=1)
+    other = make_state()
+    other.optim.param_groups[0]["lr"] = 0.01
+    checkpoint.restore(tmp_path / "checkpoint.pt", other, ARGS)
+    assert other.optim.param_groups[0]["lr"] == 0.01
+    assert len(other.optim.state) == len(state.optim.state) > 0
+
+
+def test_the_file_holds_the_arguments(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoint.pt", make_state(), ARGS, epoch=1)
+    for mmap in (False, True):
+        assert checkpoint.load(tmp_path / "checkpoint.pt", mmap=mmap)["args"] == vars(ARGS)
+
+
+def test_another_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoint.pt", make_state(width=3), ARGS, epoch=1)
+    with pytest.raises(CheckpointError, match="is of another model than --model symdiff with these flags") as error:
+        checkpoint.restore(tmp_path / "checkpoint.pt", make_state(width=4), ARGS)
+    assert "\n" not in str(error.value)
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip(content: bytes) -> bytes:
+    """One byte of one weight changed."""
+    position = content.index(make_state().model[0].weight.detach().numpy().tobytes())
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: b"no checkpoint at all"])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, make_state(), ARGS, epoch=1)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="or no checkpoint: resume from another one") as error:
+        checkpoint.load(path)
+    assert "\n" not in str(error.value)
+
+
+class Trap:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("sprung"),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    if legacy:
+        path.write_bytes(pickle.dumps(Trap()))
+    else:
+        torch.save({"format": 1, "args": Trap()}, path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_another_torch_file_is_refused(tmp_path: Path) -> None:
+    torch.save(make_state().model.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is no checkpoint of this version"):
+        checkpoint.load(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*nowhere"):
+        checkpoint.load(checkpoint.find(tmp_path / "nowhere"))
+
+
+def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, make_state(), ARGS, epoch=1)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk would: writing fails half-way
+    try:
+        with pytest.raises(OSError, match=r"."):
+            checkpoint.save(path, make_state(width=5000), ARGS, epoch=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -1,0 +1,70 @@
+"""The JSON lines of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from symdiff_plugin.history import History, read_rows
+
+
+def train(history: History, losses: list[float], val: float | None = None) -> None:
+    """One epoch as EDM logs it."""
+    for loss in losses:
+        history({"Batch NLL": loss})
+    history({"Train Epoch NLL": sum(losses) / len(losses)})
+    if val is not None:
+        history({"mol_stable": 0.25, "atm_stable": 0.75})
+        history({"Val loss ": val})
+        history({"Test loss ": val + 1})
+        history({"Best cross-validated test loss ": val})
+    history.end_epoch(1.5)
+
+
+def test_one_line_an_epoch_and_one_every_few_iterations(tmp_path: Path) -> None:
+    history = History(tmp_path, every=2)
+    train(history, [1.0, 2.0, 6.0], val=10.0)
+    train(history, [4.0, 5.0, 6.0])
+    assert read_rows(tmp_path / "history.jsonl") == [
+        {"epoch": 0, "train_loss": 3.0, "mol_stable": 0.25, "atm_stable": 0.75, "val_nll": 10.0, "test_nll": 11.0,
+         "seconds": 1.5},
+        {"epoch": 1, "train_loss": 5.0, "seconds": 1.5},
+    ]  # fmt: skip
+    assert read_rows(tmp_path / "train_loss.jsonl") == [
+        {"step": 2, "epoch": 0, "loss": 1.5},
+        {"step": 3, "epoch": 0, "loss": 6.0},
+        {"step": 5, "epoch": 1, "loss": 4.5},
+        {"step": 6, "epoch": 1, "loss": 6.0},
+    ]
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_going_on_drops_the_epochs_that_will_be_trained_again(tmp_path: Path, torn: bool) -> None:
+    history = History(tmp_path, every=2)
+    for loss in (1.0, 2.0, 3.0):
+        train(history, [loss] * 3)
+    if torn:  # cut short in the middle of a line
+        for name in ("history.jsonl", "train_loss.jsonl"):
+            path = tmp_path / name
+            path.write_text(path.read_text()[:-9])
+    train(History(tmp_path, every=2, epoch=2), [9.0] * 3)
+    assert [row["train_loss"] for row in read_rows(tmp_path / "history.jsonl")] == [1.0, 2.0, 9.0]
+    assert [(row["step"], row["loss"]) for row in read_rows(tmp_path / "train_loss.jsonl")] == [
+        (2, 1.0), (3, 1.0), (5, 2.0), (6, 2.0), (8, 9.0), (9, 9.0),
+    ]  # fmt: skip
+
+
+def test_a_run_that_starts_afresh_has_no_past(tmp_path: Path) -> None:
+    train(History(tmp_path, every=1), [1.0])
+    train(History(tmp_path, every=1), [2.0])
+    assert [row["train_loss"] for row in read_rows(tmp_path / "history.jsonl")] == [2.0]
+    assert [row["step"] for row in read_rows(tmp_path / "train_loss.jsonl")] == [1]
+
+
+def test_a_loss_that_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    history = History(tmp_path, every=1)
+    train(history, [float("nan")])
+    (line,) = (tmp_path / "train_loss.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["loss"] is None
