@@ -45,6 +45,10 @@ case ${1:-} in
     --smoke)
         SMOKE=1
         shift
+        case ${1:-} in
+            '' | -*) ;;
+            *) die 2 "--smoke has a model of its own: leave out '$1'" ;;
+        esac
         ;;
     '' | -*) ;;
     *)
