@@ -14,6 +14,10 @@ die() {
     exit "$1"
 }
 
+# Bash waits for the command that Ctrl-C ends, then comes here.
+trap 'die 130 "interrupted; the same command goes on where it stopped"' INT
+trap 'die 143 "terminated; the same command goes on where it stopped"' TERM
+
 shout() {
     local line="######################################################################"
     printf '%s\n' "$line" "$@" "$line" >&2
