@@ -42,9 +42,13 @@ TYPE_SCALE, NUMBER_SCALE = 4.0, 10.0  # EDM divides the features by these (norma
 NF = len(SYMBOLS) + 1
 
 
-def load_molecules(datadir: str, split: str) -> tuple[Tensor, Tensor]:
-    """A split of QM9 as z_0, (B, N, 3 + NF), and its node mask (B, N, 1)."""
+def load_molecules(datadir: str, split: str, max_atoms: int = 29) -> tuple[Tensor, Tensor]:
+    """A split of QM9, or its smaller molecules, as z_0 (B, N, 3 + NF) and the node mask (B, N, 1)."""
     arrays = load_split(datadir, split)
+    small = arrays["num_atoms"] <= max_atoms
+    if not small.any():
+        raise DataError(f"{datadir} has no molecule of at most {max_atoms} atoms: raise --max_atoms")
+    arrays = {name: values[small] for name, values in arrays.items()}
     numbers = torch.from_numpy(arrays["charges"])  # (B, N), 0 on padding
     mask = (numbers > 0).float().unsqueeze(-1)
     x = remove_mean(torch.from_numpy(arrays["positions"]).float(), mask)
@@ -192,10 +196,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--datadir", default="data", help="where python -m symdiff_plugin.data.qm9 put QM9 (%(default)s)")
     add("--out", type=Path, default=Path("outputs/standalone"), help="folder of the results (%(default)s)")
     add("--model", default="symdiff_tiny", choices=list(PRESETS), metavar="PRESET", help="(%(default)s)")
-    add("--minutes", type=float, default=3.0, help="training ends after this time (%(default)s) ...")
-    add("--steps", type=int, default=100_000, help="... or after this many steps (%(default)s)")
-    add("--batch_size", type=int, default=64, help="molecules a training step (%(default)s)")
-    add("--lr", type=float, default=1e-3, help="learning rate, falling linearly to zero (%(default)s)")
+    add("--steps", type=int, default=2000, help="training ends after this many steps (%(default)s) ...")
+    add("--minutes", type=float, default=4.0, help="... or after this time, on a slow machine (%(default)s)")
+    add("--max_atoms", type=int, default=15, help="learn molecules up to this size; 29 is all of QM9 (%(default)s)")
+    add("--batch_size", type=int, default=40, help="molecules a training step (%(default)s)")
+    add("--lr", type=float, default=3e-3, help="learning rate, falling linearly to zero (%(default)s)")
     add("--ema_decay", type=float, default=0.99, help="of the averaged weights that sample (%(default)s)")
     add("--diffusion_steps", type=int, default=250, help="T; the paper has 1000 (%(default)s)")
     add("--n_samples", type=int, default=100, help="molecules to sample (%(default)s)")
@@ -203,7 +208,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--because", default="", metavar="TEXT", help="why this runs in place of EDM; printed in a banner")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
     arguments = parser.parse_args()
-    for name in ("minutes", "steps", "batch_size", "lr", "diffusion_steps", "n_samples"):
+    for name in ("minutes", "steps", "max_atoms", "batch_size", "lr", "diffusion_steps", "n_samples"):
         if not getattr(arguments, name) > 0:
             parser.error(f"--{name} must be positive, not {getattr(arguments, name)}")
     return arguments
@@ -217,11 +222,12 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     RDLogger.DisableLog("rdApp.*")  # a wrong valence is a result here, not an error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    z_0, mask = load_molecules(arguments.datadir, "train")
+    z_0, mask = load_molecules(arguments.datadir, "train", arguments.max_atoms)
     dynamics = build_dynamics(arguments.model, in_node_nf=NF).to(device)
     schedule = NoiseSchedule(arguments.diffusion_steps, device)
     size = sum(parameter.numel() for parameter in dynamics.parameters())
-    print(f"{len(z_0):,} molecules, {arguments.model} with {size:,} parameters, on {device}")
+    print(f"{len(z_0):,} molecules of at most {arguments.max_atoms} atoms on {device}; "
+          f"{arguments.model}, {size:,} parameters")  # fmt: skip
 
     average, curve = train(dynamics, schedule, z_0, mask, arguments)
     average.eval()
