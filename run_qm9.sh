@@ -97,6 +97,8 @@ else
 fi
 install data
 if [ -n "$SMOKE" ]; then
+    # One folder may be missing, data/ itself; more than one is a mistyped DATADIR, which the data command refuses.
+    [ -e "${DATADIR%/*}" ] || mkdir "${DATADIR%/*}" || die 2 "DATADIR=${DATADIR%/*} cannot be made: name another folder"
     "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR" --slice "${SMOKE_SLICE[@]}"
 else
     "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR"
