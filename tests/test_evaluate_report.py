@@ -142,6 +142,16 @@ def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "molecules.xyz", "samples.png"]
 
 
+def test_a_failure_half_way_leaves_the_first_evaluation_whole(tmp_path):
+    report.write(evaluation(SAMPLES, VERDICTS), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    spoilt = evaluation(SAMPLES[:2], VERDICTS[:2])
+    spoilt.record["seed"] = object()  # metrics.json, written last, cannot be
+    with pytest.raises(TypeError):
+        report.write(spoilt, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_the_table_shows_what_there_is():
     text = report.table(evaluation(SAMPLES, VERDICTS).record)
     assert "NLL" not in text

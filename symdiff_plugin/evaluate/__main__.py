@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdmError as error:
         return _refuse(parser, error, error.exit_code)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        return _refuse(parser, f"cannot use{where} ({error.strerror or error}): check the folder and the disk", 1)
+        where = error.filename or options.run
+        return _refuse(parser, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
         return _refuse(parser, "interrupted, nothing was written", 130)
     what = "initial weights" if options.untrained else run.checkpoint

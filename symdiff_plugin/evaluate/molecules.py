@@ -66,6 +66,14 @@ def from_padded(
     ]
 
 
+def format_frame(molecule: Molecule, comment: str) -> str:
+    """One frame of an XYZ file: coordinates with nine decimals, in Angstrom; the comment on one line."""
+    lines = [str(len(molecule)), " ".join(comment.split())]
+    for symbol, (x, y, z) in zip(molecule.symbols, molecule.positions, strict=True):
+        lines.append(f"{symbol:2s} {x:16.9f} {y:16.9f} {z:16.9f}")
+    return "\n".join(lines) + "\n"
+
+
 def write_xyz(
     path: str | os.PathLike[str], molecules: Sequence[Molecule], comments: Sequence[str] | None = None
 ) -> None:
@@ -73,7 +81,7 @@ def write_xyz(
 
     Args:
         path: the file; it is replaced if it exists.
-        molecules: the frames, in order; coordinates are written with nine decimals, in Angstrom.
+        molecules: the frames, in order.
         comments: the second line of every frame; the formula if not given.
 
     Raises:
@@ -85,10 +93,7 @@ def write_xyz(
     if len(comments) != len(molecules):
         raise ValueError(f"{len(comments)} comments for {len(molecules)} molecules")
     with replacing(path) as file:
-        for molecule, comment in zip(molecules, comments, strict=True):
-            file.write(f"{len(molecule)}\n{' '.join(comment.split())}\n")
-            for symbol, (x, y, z) in zip(molecule.symbols, molecule.positions, strict=True):
-                file.write(f"{symbol:2s} {x:16.9f} {y:16.9f} {z:16.9f}\n")
+        file.writelines(format_frame(*frame) for frame in zip(molecules, comments, strict=True))
 
 
 def read_xyz(path: str | os.PathLike[str]) -> tuple[list[Molecule], list[str]]:

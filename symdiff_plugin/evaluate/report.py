@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.evaluate.files import write_json
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
-from symdiff_plugin.evaluate.molecules import Molecule, write_xyz
+from symdiff_plugin.evaluate.molecules import Molecule, format_frame, write_xyz
 from symdiff_plugin.evaluate.picture import write_picture
 from symdiff_plugin.evaluate.run import TrainedRun
 from symdiff_plugin.evaluate.sampling import sample_molecules
@@ -80,9 +79,9 @@ def evaluate(
 
 
 def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
-    """Write ``metrics.json``, ``molecules.xyz``, ``samples.png`` and, for up to 1,000 samples, a folder ``xyz/``.
+    """Write ``molecules.xyz``, ``samples.png``, ``metrics.json`` and, for up to 1,000 samples, a folder ``xyz/``.
 
-    Each is replaced as a whole; ``metrics.json`` comes last.
+    They replace those of an earlier evaluation all together, once all are on disk.
 
     Args:
         folder: where; made if missing.
@@ -92,29 +91,33 @@ def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
         What was written.
 
     Raises:
-        OSError: something cannot be written.
+        OSError: something cannot be written; what was there before is untouched.
     """
     molecules, verdicts = evaluation.molecules, evaluation.verdicts
     comments = [f"{verdict.words}; largest fragment {verdict.smiles}" for verdict in verdicts]
-    xyz, picture = folder / f"molecules{suffix}.xyz", folder / f"samples{suffix}.png"
-    singles, metrics = folder / f"xyz{suffix}", folder / f"metrics{suffix}.json"
-    write_xyz(xyz, molecules, comments)
-    written = [xyz]
-    if len(molecules) <= SINGLE_FILES_UP_TO:
-        _write_singles(singles, molecules, comments)
-        written.append(singles)
-    elif singles.is_dir():
-        shutil.rmtree(singles)  # of an earlier, smaller evaluation: they are other molecules
     best = sorted(range(len(molecules)), key=lambda i: (_ORDER.index(verdicts[i].words), verdicts[i].pieces))[:PICTURED]
     stable = sum(verdict.words == "stable" for verdict in verdicts)
-    write_picture(
-        picture,
-        [molecules[i] for i in best],
-        [(verdicts[i].words, verdicts[i].words in ("stable", "valid")) for i in best],
-        f"{len(best)} of {len(molecules):,} samples, stable ones first ({stable:,} are stable)",
-    )
-    write_json(metrics, evaluation.record)
-    return [*written, picture, metrics]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".evaluation.", dir=folder) as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        write_xyz(new / f"molecules{suffix}.xyz", molecules, comments)
+        if len(molecules) <= SINGLE_FILES_UP_TO:
+            _write_singles(new / f"xyz{suffix}", molecules, comments)
+        write_picture(
+            new / f"samples{suffix}.png",
+            [molecules[i] for i in best],
+            [(verdicts[i].words, verdicts[i].words in ("stable", "valid")) for i in best],
+            f"{len(best)} of {len(molecules):,} samples, stable ones first ({stable:,} are stable)",
+        )
+        write_json(new / f"metrics{suffix}.json", evaluation.record)
+        old.mkdir()
+        singles = folder / f"xyz{suffix}"
+        if singles.exists():  # of other molecules
+            os.replace(singles, old / singles.name)
+        names = sorted(path.name for path in new.iterdir())
+        for name in names:
+            os.replace(new / name, folder / name)
+    return [folder / name for name in names]
 
 
 def table(record: dict[str, Any]) -> str:
@@ -146,13 +149,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _write_singles(folder: Path, molecules: Sequence[Molecule], comments: Sequence[str]) -> None:
-    """One XYZ file a molecule in ``folder``, which replaces an earlier one when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        digits = len(str(len(molecules) - 1))
-        for index, (molecule, comment) in enumerate(zip(molecules, comments, strict=True)):
-            write_xyz(new / f"{index:0{digits}d}.xyz", [molecule], [comment])
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+    folder.mkdir()
+    digits = len(str(len(molecules) - 1))
+    for index, frame in enumerate(zip(molecules, comments, strict=True)):
+        (folder / f"{index:0{digits}d}.xyz").write_text(format_frame(*frame), encoding="utf-8")
