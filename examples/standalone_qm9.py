@@ -40,6 +40,7 @@ from symdiff_plugin.evaluate.picture import write_picture
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
 TYPE_SCALE, NUMBER_SCALE = 4.0, 10.0  # EDM divides the features by these (normalize_factors [1, 4, 10])
 NF = len(SYMBOLS) + 1
+TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
 
 
 def load_molecules(datadir: str, split: str, max_atoms: int = 29) -> tuple[Tensor, Tensor]:
@@ -170,7 +171,7 @@ def canonical_smiles(molecule: Molecule) -> str | None:
         graph.AddBond(int(i), int(j), Chem.BondType.SINGLE)
     graph.AddConformer(conformer)
     try:
-        DetermineBondOrders(graph, charge=0, embedChiral=False, maxIterations=1000)
+        DetermineBondOrders(graph, charge=0, embedChiral=False, **TRIALS)
         Chem.SanitizeMol(graph)
     except (ValueError, RuntimeError):  # no assignment found, or an impossible valence
         return None
@@ -195,7 +196,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--datadir", default="data", help="where python -m symdiff_plugin.data.qm9 put QM9 (%(default)s)")
     add("--out", type=Path, default=Path("outputs/standalone"), help="folder of the results (%(default)s)")
-    add("--model", default="symdiff_tiny", choices=list(PRESETS), metavar="PRESET", help="(%(default)s)")
+    presets = [name for name, preset in PRESETS.items() if not preset.training.data_augmentation]  # none here
+    add("--model", default="symdiff_tiny", choices=presets, metavar="PRESET", help="a preset's name (%(default)s)")
     add("--steps", type=int, default=2000, help="training ends after this many steps (%(default)s) ...")
     add("--minutes", type=float, default=4.0, help="... or after this time, on a slow machine (%(default)s)")
     add("--max_atoms", type=int, default=15, help="learn molecules up to this size; 29 is all of QM9 (%(default)s)")
