@@ -132,7 +132,7 @@ pip_fault() {
     elif grep -qiE 'connection|resolve|timed out|unreachable|proxy' "$1"; then
         echo "no network to install the packages from: connect, or tell pip of a local index, and run again (see $1)"
     else
-        echo "pip cannot install the packages: $(one_line "$(grep '^ERROR' "$1" || cat "$1")") (see $1)"
+        echo "pip cannot install the packages: $(one_line "$(grep 'ERROR: ' "$1" || cat "$1")") (see $1)"
     fi
 }
 
