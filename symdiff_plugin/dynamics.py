@@ -56,16 +56,9 @@ class DiTDynamics(nn.Module):
         xavier_uniform(self.pair_embedding)
         self._layouts = LayoutCache()
 
-    def forward(
-        self,
-        t: Tensor,
-        xh: Tensor,
-        node_mask: Tensor,
-        edge_mask: Tensor | None = None,
-        context: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`_forward`, EDM's name for it."""
-        return self._forward(t, xh, node_mask, edge_mask, context)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The same as :meth:`_forward`, which is EDM's name for it."""
+        return self._forward(*args, **kwargs)
 
     def _forward(
         self,
