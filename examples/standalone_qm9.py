@@ -33,9 +33,9 @@ from tqdm import tqdm
 from symdiff_plugin import PRESETS, build_dynamics
 from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces
-from symdiff_plugin.evaluate.files import write_json
 from symdiff_plugin.evaluate.molecules import Molecule, from_padded, write_xyz
 from symdiff_plugin.evaluate.picture import write_picture
+from symdiff_plugin.files import write_json
 
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
 TYPE_SCALE, NUMBER_SCALE = 4.0, 10.0  # EDM divides the features by these (normalize_factors [1, 4, 10])

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from symdiff_plugin.evaluate.files import replacing
+from symdiff_plugin.files import replacing
 
 FILE_NAME = "checkpoint.pt"
 _FORMAT = 1

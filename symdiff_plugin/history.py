@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from symdiff_plugin.evaluate.files import replacing
+from symdiff_plugin.files import replacing
 
 TRAIN_LOSS = "train_loss.jsonl"
 HISTORY = "history.jsonl"

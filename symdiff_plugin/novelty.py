@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from symdiff_plugin.data.integrity import content_hash
-from symdiff_plugin.evaluate.files import write_json
+from symdiff_plugin.files import write_json
 from symdiff_plugin.progress import progress
 
 UPSTREAM_DATADIR = "qm9/temp"

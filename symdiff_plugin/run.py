@@ -21,7 +21,7 @@ from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.checkpoint import TrainingState
 from symdiff_plugin.edm import PINNED_SHA, REPOSITORY_ROOT, EdmError
 from symdiff_plugin.edm.git import line as git_line
-from symdiff_plugin.evaluate.files import write_json
+from symdiff_plugin.files import write_json
 from symdiff_plugin.history import History
 from symdiff_plugin.presets import PRESETS, get_architecture
 from symdiff_plugin.tracking import tracker

@@ -15,10 +15,10 @@ from torch import nn
 
 from symdiff_plugin import build_dynamics
 from symdiff_plugin.evaluate import report
-from symdiff_plugin.evaluate.files import write_json
 from symdiff_plugin.evaluate.metrics import Verdict, summarise
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
 from symdiff_plugin.evaluate.sampling import Watched, watched
+from symdiff_plugin.files import write_json
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(("C", "H", "H"), np.full((3, 3), np.nan))

@@ -20,6 +20,7 @@ import numpy as np
 
 from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import ResourceError
+from symdiff_plugin.files import umask
 
 # Of the arrays that EDM's own preparation made from all molecules of qm9pack, written in the archive's format.
 SPLIT_HASHES = {
@@ -114,7 +115,7 @@ def write_together(writers: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-                os.chmod(temporary, 0o666 & ~_umask())
+                os.chmod(temporary, 0o666 & ~umask())
             except OSError as error:
                 raise ResourceError(
                     f"cannot write {path} ({error.strerror or error}): nothing was changed; "
@@ -126,10 +127,3 @@ def write_together(writers: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
                 os.replace(temporary, path)
             except OSError as error:
                 raise ResourceError(f"cannot write {path} ({error.strerror}): check the folder") from error
-
-
-def _umask() -> int:
-    """The process's umask, which mkstemp ignores; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from symdiff_plugin.evaluate.files import replacing
+from symdiff_plugin.files import replacing
 
 
 @dataclass(frozen=True, eq=False)

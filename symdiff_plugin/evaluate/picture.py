@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from symdiff_plugin.evaluate.bonds import bonded_pairs, covalent_radius
-from symdiff_plugin.evaluate.files import replacing
 from symdiff_plugin.evaluate.molecules import Molecule
 from symdiff_plugin.evaluate.raycast import Canvas, average_down
+from symdiff_plugin.files import replacing
 
 # Close to the colours of Corey, Pauling and Koltun; an element not listed is pink, as is their custom.
 COLOURS = {

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from symdiff_plugin.arguments import seed_everything
-from symdiff_plugin.evaluate.files import write_json
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.molecules import Molecule, format_frame, write_xyz
 from symdiff_plugin.evaluate.picture import write_picture
 from symdiff_plugin.evaluate.run import TrainedRun
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.files import write_json
 from symdiff_plugin.novelty import training_smiles
 
 PICTURED = 20
