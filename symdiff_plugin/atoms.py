@@ -11,11 +11,15 @@ runs on those views, without masks and without a copy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+ALL = slice(None)
 
 
 class AtomLayout:
@@ -28,10 +32,11 @@ class AtomLayout:
         shape: (B, N) of the padded batch.
         buckets: pairs (b, n), ascending in n: b molecules of n atoms; the sum of b n is T.
         order: (B,) the molecules in the order in which they are packed.
-        counts: (B, 1) number of atoms of each molecule, at least 1, in packed order, of the mask's dtype.
+        sizes: (B,) number of atoms of each molecule, in packed order.
+        counts: (B, 1) the same, at least 1 and of the mask's dtype, to divide by.
 
-    Building it reads the sizes on the host, once a batch. On the ``meta`` device, where there is nothing to read,
-    every atom is taken for real.
+    Building it reads the sizes on the host: the one time in a batch that the host waits for a device. Where there is
+    nothing to read, on the ``meta`` device and of fake tensors, every atom is taken for real.
 
     Raises:
         ValueError: the mask has another shape.
@@ -44,23 +49,19 @@ class AtomLayout:
             raise ValueError(f"node_mask must be (B, N, 1), not {tuple(node_mask.shape)}")
         self.shape = tuple(node_mask.shape)
         batch, length = self.shape
-        device = node_mask.device
         dtype = node_mask.dtype if node_mask.is_floating_point() else torch.get_default_dtype()
-        if node_mask.is_meta:
-            self.order = torch.arange(batch, device=device)
-            self.buckets = ((batch, length),)
-            self._index = torch.arange(batch * length, device=device)
-            self._molecule = self._index // length
-            self.counts = torch.full((batch, 1), float(length), device=device, dtype=dtype)
-        else:
-            real = node_mask != 0
-            sizes, self.order = real.sum(1).sort(stable=True)
-            self.buckets = tuple((len(list(group)), n) for n, group in groupby(sizes.tolist()))
-            self._molecule, column = real[self.order].nonzero(as_tuple=True)
-            self._index = self.order[self._molecule] * length + column
-            self.counts = sizes.clamp(min=1).to(dtype)[:, None]
+        real = node_mask != 0
+        self.sizes, self.order = real.sum(1).sort(stable=True)
+        readable = not (node_mask.is_meta or isinstance(node_mask, FakeTensor))
+        on_host = self.sizes.tolist() if readable else [length] * batch
+        self.buckets = tuple((len(list(group)), n) for n, group in groupby(on_host))
+        self.tokens = sum(on_host)
+        # The places of the real atoms; nonzero() would find them too, but would make the host wait to know how many.
+        places = (~real[self.order]).flatten().sort(stable=True).indices[: self.tokens]
+        self._molecule = places // length
+        self._index = self.order[self._molecule] * length + places % length
+        self.counts = self.sizes.clamp(min=1).to(dtype)[:, None]
         self.inverse = torch.argsort(self.order)
-        self.tokens = sum(b * n for b, n in self.buckets)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, N, C) -> (T, C), the rows of the real atoms."""
@@ -89,19 +90,78 @@ class AtomLayout:
         """The inverse of :meth:`split`: tensors (b, n, C) -> (T, C)."""
         return torch.cat([p.reshape(b * n, p.shape[-1]) for p, (b, n) in zip(parts, self.buckets, strict=True)])
 
-    def expand(self, molecules: Tensor) -> Tensor:
-        """(B, C) in packed order -> (T, C): to each atom its molecule's row."""
-        return molecules.index_select(0, self._molecule)
+    def expand(self, molecules: Tensor, rows: slice = ALL) -> Tensor:
+        """(B, C) in packed order -> (T, C): to each atom its molecule's row, for a slice of the atoms.
 
-    def rows(self, molecules: Tensor) -> list[Tensor]:
-        """(B, C) in packed order -> one view (b, 1, C) a bucket, to broadcast against :meth:`split`."""
-        parts = molecules.split([b for b, _ in self.buckets])
-        return [part.unsqueeze(1) for part in parts]
+        (1, C) is returned as it is, to broadcast.
+        """
+        return molecules if molecules.shape[0] == 1 else molecules.index_select(0, self._molecule[rows])
+
+    def add_to(self, molecules: Tensor, tokens: Tensor, rows: slice = ALL) -> Tensor:
+        """The adjoint of :meth:`expand`: add the tokens of a slice of the atoms to their molecules' rows, in place."""
+        if molecules.shape[0] == 1:
+            return molecules.add_(tokens.sum(0, keepdim=True))
+        return molecules.index_add_(0, self._molecule[rows], tokens)
 
     def mean(self, tokens: Tensor) -> Tensor:
         """(T, C) -> (B, C) in packed order: the mean over the atoms of each molecule."""
-        sums = torch.cat([part.sum(1) for part in self.split(tokens)])
-        return sums / self.counts.to(sums.dtype)
+        zeros = tokens.new_zeros(self.shape[0], tokens.shape[1])
+        return zeros.index_add(0, self._molecule, tokens) / self.counts.to(tokens.dtype)
+
+    @property
+    def exact(self) -> bool:
+        """Whether work on pairs goes by :attr:`buckets` of one exact size, views without padding, or by :attr:`groups`.
+
+        On a CPU the arithmetic on padding is what costs, elsewhere the number of kernels.
+        """
+        return self.order.device.type == "cpu"
+
+    @cached_property
+    def groups(self) -> list[PaddedGroup]:
+        """The molecules in groups of similar size, ascending, for kernels that want few and large tensors.
+
+        A group's smallest molecule has at least three quarters of the atoms of its largest.
+        """
+        groups: list[PaddedGroup] = []
+        molecule, token = self.shape[0], self.tokens
+        buckets = list(self.buckets)
+        while buckets:
+            longest = buckets[-1][1]
+            if longest == 0:
+                break
+            last_molecule, last_token = molecule, token
+            while buckets and 4 * buckets[-1][1] >= 3 * longest:
+                count, n = buckets.pop()
+                molecule, token = molecule - count, token - count * n
+            groups.append(PaddedGroup(self, slice(molecule, last_molecule), slice(token, last_token), longest))
+        return groups[::-1]
+
+
+class PaddedGroup:
+    """Some consecutive molecules of a layout, padded to the largest of them.
+
+    Attributes:
+        mask: (b, n) bool, true at real atoms.
+    """
+
+    def __init__(self, layout: AtomLayout, molecules: slice, tokens: slice, longest: int) -> None:
+        sizes = layout.sizes[molecules]
+        device = sizes.device
+        self._shape = (sizes.shape[0], longest)
+        self.mask = torch.arange(longest, device=device) < sizes[:, None]
+        first = tokens.start + sizes.cumsum(0) - sizes  # token of each molecule
+        token = torch.arange(tokens.start, tokens.stop, device=device)
+        molecule = layout._molecule[tokens] - molecules.start
+        self._place = molecule * longest + token - first[molecule]
+        self._token = torch.zeros(self.mask.numel(), dtype=torch.long, device=device).index_copy(0, self._place, token)
+
+    def pad(self, tokens: Tensor) -> Tensor:
+        """(T, C) -> (b, n, C), any token's values on padding."""
+        return tokens.index_select(0, self._token).view(*self._shape, -1)
+
+    def real(self, padded: Tensor) -> Tensor:
+        """(b, n, C) -> (t, C), the group's rows of a packed tensor."""
+        return padded.flatten(0, 1).index_select(0, self._place)
 
 
 class LayoutCache:

@@ -16,14 +16,14 @@ rows shift, scale, gate of attention and then of the MLP, and fc1 as rows [W_s; 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from symdiff_plugin.atoms import AtomLayout
+from symdiff_plugin.attention import Attention
 from symdiff_plugin.modulation import gated_sum, modulated_norm
+from symdiff_plugin.swiglu import SwiGLU
 
 
 class TimestepEmbedder(nn.Module):
@@ -32,9 +32,7 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, hidden_size: int, frequencies: int = 256) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(
-            nn.Linear(frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
+        self.mlp = nn.Sequential(nn.Linear(frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def sinusoids(self, t: Tensor) -> Tensor:
         """(B,) -> (B, 256), cosines and then sines of t f, f = 10000^(-i / 128), i = 0..127."""
@@ -45,39 +43,6 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         return self.mlp(self.sinusoids(t))
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, each token attending to the tokens of its own sequence."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, layout: AtomLayout) -> Tensor:
-        outs = []
-        for qkv in layout.split(self.qkv(x)):
-            b, n, width = qkv.shape
-            qkv = qkv.view(b, n, 3, self.num_heads, width // 3 // self.num_heads)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, D / heads)
-            outs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # (b, n, D)
-        return self.proj(layout.join(outs))
-
-
-class SwiGLU(nn.Module):
-    """W_2 (SiLU(W_s x) * (W_l x)); fc1 holds [W_s; W_l]."""
-
-    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.fc1(x).chunk(2, dim=-1)  # (T, hidden)
-        return self.fc2(self.dropout(F.silu(gate) * value))
 
 
 class DiTBlock(nn.Module):
@@ -131,9 +96,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.t_embedder = TimestepEmbedder(hidden_size)
-        self.blocks = nn.ModuleList(
-            DiTBlock(hidden_size, num_heads, mlp_ratio, dropout) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(DiTBlock(hidden_size, num_heads, mlp_ratio, dropout) for _ in range(depth))
         self.final_layer = None if out_features is None else FinalLayer(hidden_size, out_features)
         self.reset_parameters()
 
@@ -156,7 +119,7 @@ class DiT(nn.Module):
         """
         Args:
             x: (T, D) embedded tokens.
-            t: (B,) times, one a sequence, in packed order.
+            t: (B,) times, one a sequence, in packed order, or (1,), one for all.
             layout: which tokens belong to which sequence.
 
         Returns:
@@ -167,13 +130,6 @@ class DiT(nn.Module):
         for block in self.blocks:
             x = block(x, c, layout)  # (T, D)
         return x if self.final_layer is None else self.final_layer(x, c, layout)
-
-
-def autocast(device_type: str, enabled: bool) -> AbstractContextManager[None]:
-    """bfloat16 autocast on or off; nothing on devices that have none, such as ``meta``."""
-    if not torch.amp.is_autocast_available(device_type):
-        return nullcontext()
-    return torch.autocast(device_type, torch.bfloat16, enabled=enabled)
 
 
 def xavier_uniform(module: nn.Module) -> None:

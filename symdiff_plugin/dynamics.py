@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.atoms import AtomLayout, LayoutCache, remove_mean
-from symdiff_plugin.dit import DiT, autocast, xavier_uniform
+from symdiff_plugin.dit import DiT, xavier_uniform
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pair_features import GaussianPairEmbedding
+from symdiff_plugin.precision import autocast
 from symdiff_plugin.presets import Architecture, get_architecture
 from symdiff_plugin.symmetrisation import LearnedRotation, act_inverse, compose, symmetrise
 
@@ -107,7 +108,9 @@ class DiTDynamics(nn.Module):
         """
         self._check(xh, node_mask, context)
         layout = self._layouts(node_mask)
-        t = layout.sort(_times(t, xh)) * self.architecture.time_scale  # (B,)
+        t = _times(t, xh) * self.architecture.time_scale  # (B,), or (1,) if it is the same for all
+        if t.shape[0] > 1:
+            t = layout.sort(t)
         x, h = xh[..., :N_DIMS], xh[..., N_DIMS:]
         psi = self.pair_embedding(layout.pack(x), layout)  # (T, n_emb), O(3)-invariant: serves every R
         R = self.rotation(x, psi, t, layout, R0, eta)
@@ -201,11 +204,18 @@ class SymDiffDynamics(DiTDynamics):
 
 
 def _times(t: Tensor, xh: Tensor) -> Tensor:
-    """EDM's times, (B, 1) or one element, as (B,) of xh's dtype."""
+    """EDM's times, (B, 1) or one element, as (B,) of xh's dtype; (1,) where all are known to be equal.
+
+    In sampling all molecules share the time, and what depends on it alone is then computed once, not B times. It shows
+    in the strides of an expanded element; the values are looked at where that does not make a device wait.
+    """
     batch = xh.shape[0]
     if t.numel() not in (1, batch):
         raise ValueError(f"t must be ({batch}, 1) or have one element, not {tuple(t.shape)}")
-    return t.to(xh.dtype).reshape(-1).expand(batch)
+    t = t.to(xh.dtype)
+    if t.numel() == 1 or t.stride(0) == 0 or (t.device.type == "cpu" and bool((t == t[0]).all())):
+        return t.reshape(-1)[:1]
+    return t.reshape(batch)
 
 
 def build_dynamics(name: str, in_node_nf: int, context_node_nf: int = 0, **overrides: Any) -> DiTDynamics:

@@ -9,7 +9,7 @@ With d_ij = |x_j - x_i| and s_k = |sigma_k| + 0.01,
 is linear, so it is taken before W_D, and over slices of rows: no tensor of size N x N x K ever exists. What the
 backward pass needs of the sum over j are the three moments
 
-    S_p = (1/N) sum_j exp(-z^2 / 2) z^p,   z = (d_ij - mu_k) / s_k,   p = 0, 1, 2,
+    S_p = sum_j exp(-z^2 / 2) z^p,   z = (d_ij - mu_k) / s_k,   p = 0, 1, 2,
 
 each (T, K), since d Psi / d mu ~ S_1 / s and d Psi / d s ~ (S_2 - S_0) / s.
 """
@@ -17,18 +17,21 @@ each (T, K), since d Psi / d mu ~ S_1 / s and d Psi / d s ~ (S_2 - S_0) / s.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from symdiff_plugin.atoms import AtomLayout
+from symdiff_plugin.atoms import AtomLayout, PaddedGroup
+from symdiff_plugin.slices import row_slices
 
 STD_FLOOR = 0.01
-# Elements of the largest temporary: small enough for a CPU's second-level cache, large enough to fill a GPU.
-_SLICE = {"cpu": 1 << 18}
-_SLICE_OTHERWISE = 1 << 24
+# In the place of a distance to padding: no kernel reaches as far, and z^2 does not overflow.
+FAR = 1e6
+# Elements of the largest temporary on devices other than the CPU: enough to fill a GPU.
+ELEMENTS = 1 << 24
 
 
 class GaussianPairEmbedding(nn.Module):
@@ -49,17 +52,22 @@ class GaussianPairEmbedding(nn.Module):
 
     def kernel_means(self, x: Tensor, layout: AtomLayout) -> Tensor:
         """(T, 3) packed positions -> (T, K), the mean of psi over the atoms of the same molecule."""
-        parts = []
-        for part in layout.split(x):  # (b, n, 3)
-            # Differences, not |a|^2 + |b|^2 - 2ab: the latter cancels for atoms close to each other.
-            d = torch.cdist(part, part, compute_mode="donot_use_mm_for_euclid_dist")
-            parts.append(self._mean_gaussian(d.flatten(0, 1)))
-        return torch.cat(parts)
+        if layout.exact:
+            sums = layout.join([self._sums(_distances(part)) for part in layout.split(x)])
+        else:
+            sums = torch.cat([self._padded_sums(x, group) for group in layout.groups])
+        return sums / layout.expand(layout.counts).to(x.dtype)
 
-    def _mean_gaussian(self, d: Tensor) -> Tensor:
+    def _padded_sums(self, x: Tensor, group: PaddedGroup) -> Tensor:
+        d = _distances(group.pad(x)).masked_fill(~group.mask[:, None, :], FAR)
+        return group.real(self._sums(d))
+
+    def _sums(self, d: Tensor) -> Tensor:
+        """(b, n, m) distances -> (b, n, K), the sum of psi over the last axis."""
         # autograd.Function cannot see whether gradients are wanted at all; sampling should not pay for moments.
         learning = torch.is_grad_enabled() and (self.means.requires_grad or self.stds.requires_grad)
-        return _MeanGaussian.apply(d, self.means, self.stds.abs() + STD_FLOOR, learning)
+        sums = _SumGaussian.apply(d.flatten(0, 1), self.means, self.stds.abs() + STD_FLOOR, learning)
+        return sums.view(*d.shape[:2], -1)
 
     def forward(self, x: Tensor, layout: AtomLayout) -> Tensor:
         """
@@ -76,24 +84,30 @@ class GaussianPairEmbedding(nn.Module):
             return self.proj(psi)
         length = layout.shape[1]
         count = layout.expand(layout.counts).to(x.dtype)  # (T, 1)
-        radius = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        psi = psi + (length - count) / count * self._mean_gaussian(radius)
+        radius = torch.linalg.vector_norm(x, dim=-1)[:, None, None]
+        psi = psi + (length - count) / count * self._sums(radius).squeeze(1)
         return nn.functional.linear(psi, self.proj.weight) + (length / count) * self.proj.bias
 
 
-class _MeanGaussian(torch.autograd.Function):
-    """The mean of psi over the last axis of d: (M, n), (K,), (K,) -> (M, K); moments only when learning."""
+def _distances(x: Tensor) -> Tensor:
+    """(b, n, 3) -> (b, n, n)."""
+    # By differences, not |a|^2 + |b|^2 - 2ab: the latter cancels for atoms close to each other.
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class _SumGaussian(torch.autograd.Function):
+    """The sum of psi over the last axis of d: (M, n), (K,), (K,) -> (M, K); moments only when learning."""
 
     @staticmethod
     def forward(ctx: Any, d: Tensor, mu: Tensor, s: Tensor, learning: bool) -> Tensor:
         sums = [d.new_empty(d.shape[0], mu.shape[0]) for _ in range(3 if learning else 1)]
-        for rows in _row_slices(d, mu):
+        for rows in _slices(d, mu):
             z = (d[rows, :, None] - mu).mul_(1 / s)  # (m, n, K)
             term = (z * z).mul_(-0.5).exp_()
             for power, out in enumerate(sums):
                 if power:
                     term.mul_(z)
-                torch.mean(term, dim=1, out=out[rows])
+                torch.sum(term, dim=1, out=out[rows])
         ctx.save_for_backward(d, mu, s, *sums)
         return sums[0] / (math.sqrt(2 * math.pi) * s)
 
@@ -108,13 +122,12 @@ class _MeanGaussian(torch.autograd.Function):
             grad_s = (grad * (higher[1] - s0)).sum(0)
         if ctx.needs_input_grad[0]:
             grad_d = torch.empty_like(d)
-            for rows in _row_slices(d, mu):
+            for rows in _slices(d, mu):
                 z = (d[rows, :, None] - mu).mul_(1 / s)
                 slope = (z * z).mul_(-0.5).exp_().mul_(z)
-                grad_d[rows] = torch.einsum("mnk,mk->mn", slope, grad[rows]).mul_(-1 / d.shape[1])
+                grad_d[rows] = torch.einsum("mnk,mk->mn", slope, grad[rows]).neg_()
         return grad_d, grad_mu, grad_s, None
 
 
-def _row_slices(d: Tensor, mu: Tensor) -> list[slice]:
-    rows = max(1, _SLICE.get(d.device.type, _SLICE_OTHERWISE) // max(1, d.shape[1] * mu.shape[0]))
-    return [slice(i, i + rows) for i in range(0, d.shape[0], rows)]
+def _slices(d: Tensor, mu: Tensor) -> Iterator[slice]:
+    return row_slices(d.shape[0], d.shape[1] * mu.shape[0], d.device, elsewhere=ELEMENTS)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.dit import DiT, autocast, xavier_uniform
+from symdiff_plugin.dit import DiT, xavier_uniform
 from symdiff_plugin.groups import gram_schmidt
+from symdiff_plugin.precision import autocast
 
 
 def act(R: Tensor, x: Tensor) -> Tensor:
@@ -36,9 +37,7 @@ def act_inverse(R: Tensor, x: Tensor) -> Tensor:
     return x @ R
 
 
-def symmetrise(
-    k: Callable[[Tensor], tuple[Tensor, Tensor]], R: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
+def symmetrise(k: Callable[[Tensor], tuple[Tensor, Tensor]], R: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """One draw of sym_gamma(k) at x, given the draw R of gamma (Theorem 1).
 
     Args:

@@ -43,6 +43,24 @@ def test_split_makes_views_and_join_undoes_it(scattered):
     assert torch.equal(layout.join(parts), tokens)
 
 
+def test_groups_pad_a_little_and_lose_nothing(scattered):
+    for mask in (scattered, qm9_batch(length=31)[2]):
+        layout = AtomLayout(mask)
+        tokens = torch.randn(layout.tokens, 5)
+        parts = []
+        sizes = [n for b, n in layout.buckets for _ in range(b) if n]
+        for group in layout.groups:
+            padded = group.pad(tokens)
+            of_group = group.mask.sum(1).tolist()
+            assert 4 * min(of_group) >= 3 * max(of_group) == 3 * padded.shape[1]
+            assert [n for n in of_group if n] == sizes[: len(of_group)]
+            del sizes[: len(of_group)]
+            parts.append(group.real(padded))
+            assert torch.equal(parts[-1], padded[group.mask])
+        assert torch.equal(torch.cat(parts), tokens)
+    assert len(layout.groups) > 2
+
+
 def test_mean_and_expand_against_a_loop(scattered):
     layout = AtomLayout(scattered)
     x = torch.randn(7, 9, 3, dtype=torch.float64) * scattered

@@ -4,7 +4,7 @@ import torch
 from molecules import qm9_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symdiff_plugin import pair_features
+from symdiff_plugin import slices
 from symdiff_plugin.atoms import AtomLayout
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pair_features import GaussianPairEmbedding
@@ -32,8 +32,10 @@ def naive(embedding, xh, mask):
 
 @pytest.mark.parametrize("release", [False, True])
 @pytest.mark.parametrize("slice_elements", [1, 500, 1 << 20])
-def test_psi_and_its_gradients_against_the_naive_version(embedding, release, slice_elements, monkeypatch):
-    monkeypatch.setitem(pair_features._SLICE, "cpu", slice_elements)
+@pytest.mark.parametrize("exact", [True, False])  # False: as on a GPU
+def test_psi_and_its_gradients_against_the_naive_version(embedding, release, slice_elements, exact, monkeypatch):
+    monkeypatch.setattr(slices, "CPU_ELEMENTS", slice_elements)
+    monkeypatch.setattr(AtomLayout, "exact", exact)
     embedding.release = release
     _, xh, mask = qm9_batch(length=31)
     xh.requires_grad_()
@@ -92,5 +94,5 @@ def test_no_tensor_of_all_pairs_and_kernels_exists():
     layout = AtomLayout(torch.ones(1, 181, 1))
     with LargestTensor() as seen:
         embedding(layout.pack(x), layout).sum().backward()
-    assert 0 < seen.elements <= pair_features._SLICE["cpu"]
+    assert 0 < seen.elements <= slices.CPU_ELEMENTS
     assert 10 * seen.elements < 181 * 181 * 184

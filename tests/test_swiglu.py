@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from symdiff_plugin import slices
+from symdiff_plugin.swiglu import SwiGLU
+
+
+@pytest.mark.parametrize("elements", [1, 40, 1 << 16])
+def test_swiglu_and_its_gradients_against_the_formula(elements, monkeypatch):
+    monkeypatch.setattr(slices, "CPU_ELEMENTS", elements)
+    torch.manual_seed(0)
+    mlp = SwiGLU(6, 10).double()
+    x = torch.randn(23, 6, dtype=torch.float64, requires_grad=True)
+    a, b = (x @ mlp.fc1.weight.T + mlp.fc1.bias).split(10, dim=-1)
+    theirs = (a / (1 + torch.exp(-a)) * b) @ mlp.fc2.weight.T + mlp.fc2.bias
+    ours = mlp(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+    weight = torch.randn_like(ours)
+    inputs = [x, *mlp.parameters()]
+    for p, q in zip(
+        torch.autograd.grad((ours * weight).sum(), inputs, retain_graph=True),
+        torch.autograd.grad((theirs * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+    (p,) = torch.autograd.grad(ours.sum(), x)  # sum's gradient is an expanded scalar
+    assert p.isfinite().all()
