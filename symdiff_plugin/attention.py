@@ -45,6 +45,7 @@ class Attention(nn.Module):
         return self.proj(attention(self.qkv(x), self.num_heads, layout))  # (T, D)
 
 
+@torch.compiler.disable  # its shapes are those of the batch: each would be compiled anew
 def attention(qkv: Tensor, num_heads: int, layout: AtomLayout) -> Tensor:
     """Attention between the tokens of each sequence.
 

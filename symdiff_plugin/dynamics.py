@@ -13,14 +13,15 @@ SymDiff-H leaves f_theta out (R = R0), a plain DiT also R0 (R = I).
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.atoms import AtomLayout, LayoutCache, remove_mean
-from symdiff_plugin.dit import DiT, xavier_uniform
+from symdiff_plugin.dit import DiT, DiTBlock, xavier_uniform
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pair_features import GaussianPairEmbedding
 from symdiff_plugin.precision import autocast
@@ -55,6 +56,7 @@ class DiTDynamics(nn.Module):
         )  # fmt: skip
         xavier_uniform(self.xh_embedder)
         xavier_uniform(self.pair_embedding)
+        self.compile_mode: str | None = None
         self._layouts = LayoutCache()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -132,6 +134,35 @@ class DiTDynamics(nn.Module):
     def autocast(self, like: Tensor) -> AbstractContextManager[None]:
         """Where the networks, and nothing of the geometry, compute in ``architecture.precision``."""
         return autocast(like.device.type, enabled=self.architecture.precision == "bf16")
+
+    def compile_blocks(self, mode: str = "default") -> None:
+        """Put the blocks of the DiTs through ``torch.compile``, here and in copies to be made of this module.
+
+        All blocks of a DiT share what is compiled, and the number of tokens may change from batch to batch; attention,
+        whose shapes do, is left as it is.
+
+        Args:
+            mode: of ``torch.compile``; ``reduce-overhead`` means CUDA graphs.
+        """
+        self.compile_mode = mode
+        for module in self.modules():
+            if isinstance(module, DiTBlock):
+                module.compile(mode=mode, dynamic=True)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.compile_mode is not None:  # copies leave out what was compiled
+            self.compile_blocks(self.compile_mode)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Tell that until the end of the block the weights do not change, as in EDM's loop over the denoising steps.
+
+        The bfloat16 copies of the weights are then made once, not at every call: autocast keeps them until its
+        outermost block ends, and this is a block around the calls' own. Not for training.
+        """
+        with autocast(self.pair_embedding.means.device.type, enabled=False):
+            yield
 
     def rotation(
         self, x: Tensor, psi: Tensor, t: Tensor, layout: AtomLayout, R0: Tensor | None, eta: Tensor | None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from symdiff_plugin.atoms import AtomLayout
 from symdiff_plugin.slices import row_slices
@@ -29,7 +30,10 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout) 
         x: (T, D) tokens.
         shift, scale: (B, D), one row a sequence, in packed order, or (1, D).
     """
-    return _ModulatedNorm.apply(x, shift.to(x.dtype), scale.to(x.dtype), layout)
+    shift, scale = shift.to(x.dtype), scale.to(x.dtype)
+    if torch.compiler.is_compiling():  # which fuses the formula, and cannot see into the functions below
+        return torch.addcmul(layout.expand(shift), F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + layout.expand(scale))
+    return _ModulatedNorm.apply(x, shift, scale, layout)
 
 
 def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
@@ -39,7 +43,10 @@ def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
         x, h: (T, D) tokens; h may be of lower precision.
         gate: (B, D), one row a sequence, in packed order, or (1, D).
     """
-    return _GatedSum.apply(x, gate.to(x.dtype), h, layout)
+    gate = gate.to(x.dtype)
+    if torch.compiler.is_compiling():
+        return torch.addcmul(x, layout.expand(gate), h.to(x.dtype))
+    return _GatedSum.apply(x, gate, h, layout)
 
 
 class _ModulatedNorm(torch.autograd.Function):
