@@ -16,9 +16,11 @@ def run(folder, values):
 def test_a_difference_comes_with_its_error(tmp_path, capsys):
     noise = np.random.default_rng(0).normal(size=400)
     mean, error = differences(noise + 0.5, noise)
-    assert mean == pytest.approx(0.5) and error < 1e-12
+    assert mean == pytest.approx(0.5)
+    assert error < 1e-12
     mean, error = differences(noise, np.zeros(400))
-    assert error == pytest.approx(1 / np.sqrt(200), rel=0.1) and abs(mean) < 4 * error
+    assert error == pytest.approx(1 / np.sqrt(200), rel=0.1)
+    assert abs(mean) < 4 * error
     folders = [run(tmp_path / name, noise[:60] + shift) for name, shift in (("a", 0.0), ("b", 0.25))]
     assert main([*folders, "--out", str(tmp_path / "curves.png")]) == 0
     assert "second half: +0.25000 +- 0.00000" in capsys.readouterr().out
@@ -35,4 +37,5 @@ def test_a_folder_without_losses_is_refused_in_one_line(tmp_path, capsys):
         main([str(tmp_path)])
     assert stopped.value.code == 2
     err = capsys.readouterr().err
-    assert "give folders of runs" in err and err.count("\n") == 1
+    assert "give folders of runs" in err
+    assert err.count("\n") == 1

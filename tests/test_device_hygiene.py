@@ -31,7 +31,8 @@ def test_a_training_step_stays_on_the_device(name: str, precision: str) -> None:
     optimiser = torch.optim.AdamW(dynamics.parameters(), amsgrad=True)
     t, xh, mask = batch()
     out = dynamics._forward(t, xh, mask, None, None)
-    assert out.is_meta and out.shape == xh.shape
+    assert out.is_meta
+    assert out.shape == xh.shape
     out.square().mean().backward()
     assert all(p.grad.is_meta for p in dynamics.parameters())
     optimiser.step()
