@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from symdiff_plugin import checkpoint, presets
+from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
@@ -60,7 +61,7 @@ _TRAINING_HELP = {
 # Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
 _NOT_RESUMED = {
     "model", "resume", "resume_from", "start_epoch", "current_epoch", "exp_name", "context_node_nf",
-    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online",
+    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online", "debug_checks",
 }  # fmt: skip
 # Flags whose value must be at least this, in every model.
 _AT_LEAST = {
@@ -115,7 +116,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
 
     The command line is read again once ``--model`` and the data set are known, with the preset's defaults in
     place. ``--resume PATH`` takes a run's folder or checkpoint, whose flags then are the defaults; ``--resume auto``
-    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number.
+    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number, and
+    so are the checks of ``--debug_checks``.
 
     Args:
         parser: EDM's parser, complete; it is extended in place.
@@ -163,6 +165,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     _check_data(parser, args)
     if args.no_cuda:
         args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
+    enable_checks(args.debug_checks)
     if args.seed is not None:
         seed_everything(args.seed)
     return args
@@ -219,6 +222,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         "--all_classes", action="store_true",
         help="without charges (--include_charges False, GEOM's default) let sampling reach the last atom type "
         "too; upstream cuts it off",
+    )  # fmt: skip
+    everyone.add_argument(
+        "--debug_checks", action="store_true",
+        help="assert at every step, as upstream does, that padding is zero, that positions are centred and that all "
+        "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
+        "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
     ours = parser.add_argument_group(
         f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."

@@ -14,6 +14,7 @@ from torch import nn
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
+from symdiff_plugin.checks import checking, zeros_if_nan
 from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients, get_optim
 from symdiff_plugin.progress import progress
@@ -23,6 +24,7 @@ from symdiff_plugin.tracking import tracker as wandb
 __all__ = [
     "augment",
     "build_dynamics",
+    "checking",
     "class_columns",
     "clip_gradients",
     "end_epoch",
@@ -34,6 +36,7 @@ __all__ = [
     "start_run",
     "training_smiles",
     "wandb",
+    "zeros_if_nan",
 ]
 
 _run: Run | None = None

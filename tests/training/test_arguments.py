@@ -65,7 +65,7 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "resume_from"}
+    assert set(after) - set(before) == {"seed", "all_classes", "debug_checks", "resume_from"}
 
 
 def test_a_baselines_flags_are_accepted() -> None:
