@@ -19,9 +19,11 @@ from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients, get_optim
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
+from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
 
 __all__ = [
+    "LogProbabilities",
     "augment",
     "build_dynamics",
     "checking",
