@@ -15,6 +15,7 @@ from torch import nn
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.ema import update_average
 from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients, get_optim
 from symdiff_plugin.progress import progress
@@ -37,6 +38,7 @@ __all__ = [
     "save",
     "start_run",
     "training_smiles",
+    "update_average",
     "wandb",
     "zeros_if_nan",
 ]
