@@ -57,6 +57,8 @@ _HELP = {
 _TRAINING_HELP = {
     "weight_decay": "of AdamW",
     "clip_norm": "largest gradient norm; inf does not clip",
+    "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
+    "of the others",
 }
 # Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
 _NOT_RESUMED = {
@@ -241,7 +243,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         )  # fmt: skip
     for name, text in _TRAINING_HELP.items():
         flags[name] = f"--{name}"
-        ours.add_argument(flags[name], type=float, default=argparse.SUPPRESS, help=text)
+        kind = boolean if name == "fused" else float
+        ours.add_argument(flags[name], type=kind, default=argparse.SUPPRESS, help=text)
     return flags
 
 

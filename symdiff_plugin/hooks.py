@@ -22,6 +22,7 @@ from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
+from symdiff_plugin.transfer import read
 
 __all__ = [
     "LogProbabilities",
@@ -35,6 +36,7 @@ __all__ = [
     "nearest_size",
     "parse_args",
     "progress",
+    "read",
     "save",
     "start_run",
     "training_smiles",
