@@ -22,7 +22,7 @@ from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
-from symdiff_plugin.transfer import read
+from symdiff_plugin.transfer import read, to_device
 
 __all__ = [
     "LogProbabilities",
@@ -39,6 +39,7 @@ __all__ = [
     "read",
     "save",
     "start_run",
+    "to_device",
     "training_smiles",
     "update_average",
     "wandb",
