@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -37,6 +39,7 @@ __all__ = [
     "parse_args",
     "progress",
     "read",
+    "sampling",
     "save",
     "start_run",
     "to_device",
@@ -45,6 +48,8 @@ __all__ = [
     "wandb",
     "zeros_if_nan",
 ]
+
+T = TypeVar("T")
 
 _run: Run | None = None
 _sizes_said: set[int] = set()
@@ -112,6 +117,20 @@ def nearest_size(distributions: Mapping[int, Any], n_nodes: int) -> int:
         _sizes_said.add(n_nodes)
         print(f"No training molecule has {n_nodes} atoms: its property is drawn from those with {nearest}")
     return nearest
+
+
+def sampling(method: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a method of EDM's diffusion model, during which the weights and the masks do not change.
+
+    The network is told by entering its context manager ``sampling()``, if it has one.
+    """
+
+    @functools.wraps(method)
+    def during(diffusion: nn.Module, *args: Any, **kwargs: Any) -> T:
+        with getattr(diffusion.dynamics, "sampling", contextlib.nullcontext)():
+            return method(diffusion, *args, **kwargs)
+
+    return during
 
 
 def save(state: dict[str, Any], path: str) -> None:
