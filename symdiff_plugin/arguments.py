@@ -161,6 +161,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     parser.set_defaults(**defaults)
     args = parser.parse_args(argv)
     args.resume_from = None if path is None else str(path)
+    if args.keep_checkpoints is None:
+        args.keep_checkpoints = not is_plugin_model(args)
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
     _check_combinations(parser, args)
@@ -224,6 +226,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         "--all_classes", action="store_true",
         help="without charges (--include_charges False, GEOM's default) let sampling reach the last atom type "
         "too; upstream cuts it off",
+    )  # fmt: skip
+    everyone.add_argument(
+        "--keep_checkpoints", type=boolean, default=None,
+        help="True | False: keep EDM's files of every epoch that was the best so far (generative_model_EPOCH.npy and "
+        "so on; GEOM: of every one tested), as upstream does, besides the best's; default: True for EDM's models, "
+        "False for the plugin's",
     )  # fmt: skip
     everyone.add_argument(
         "--debug_checks", action="store_true",

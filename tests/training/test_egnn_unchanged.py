@@ -74,7 +74,7 @@ def test_every_loss_is_upstreams(upstream: Workplace, patched: Workplace) -> Non
 
 
 def test_every_weight_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
-    for name in ("generative_model.npy", "generative_model_ema.npy"):
+    for name in ("generative_model.npy", "generative_model_ema.npy", "generative_model_ema_0.npy"):
         ours, theirs = (
             torch.load(place.output("egnn") / name, weights_only=True) for place in (patched, upstream)
         )
@@ -123,7 +123,7 @@ def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Work
         vars(pickle.loads((place.output("egnn") / "args.pickle").read_bytes())) for place in (patched, upstream)
     )
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) == {"seed", "all_classes", "debug_checks", "resume_from"}
+    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", "resume_from"}
 
 
 def test_a_model_trained_upstream_is_evaluated(upstream: Workplace, edm_path: Path) -> None:
