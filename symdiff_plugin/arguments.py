@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from symdiff_plugin import checkpoint, presets
+from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
@@ -56,11 +57,13 @@ _HELP = {
 _TRAINING_HELP = {
     "weight_decay": "of AdamW",
     "clip_norm": "largest gradient norm; inf does not clip",
+    "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
+    "of the others",
 }
 # Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
 _NOT_RESUMED = {
     "model", "resume", "resume_from", "start_epoch", "current_epoch", "exp_name", "context_node_nf",
-    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online",
+    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online", "debug_checks",
 }  # fmt: skip
 # Flags whose value must be at least this, in every model.
 _AT_LEAST = {
@@ -115,7 +118,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
 
     The command line is read again once ``--model`` and the data set are known, with the preset's defaults in
     place. ``--resume PATH`` takes a run's folder or checkpoint, whose flags then are the defaults; ``--resume auto``
-    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number.
+    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number, and
+    so are the checks of ``--debug_checks``.
 
     Args:
         parser: EDM's parser, complete; it is extended in place.
@@ -157,12 +161,15 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     parser.set_defaults(**defaults)
     args = parser.parse_args(argv)
     args.resume_from = None if path is None else str(path)
+    if args.keep_checkpoints is None:
+        args.keep_checkpoints = not is_plugin_model(args)
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
     _check_combinations(parser, args)
     _check_data(parser, args)
     if args.no_cuda:
         args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
+    enable_checks(args.debug_checks)
     if args.seed is not None:
         seed_everything(args.seed)
     return args
@@ -220,6 +227,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         help="without charges (--include_charges False, GEOM's default) let sampling reach the last atom type "
         "too; upstream cuts it off",
     )  # fmt: skip
+    everyone.add_argument(
+        "--keep_checkpoints", type=boolean, default=None,
+        help="True | False: keep EDM's files of every epoch that was the best so far (generative_model_EPOCH.npy and "
+        "so on; GEOM: of every one tested), as upstream does, besides the best's; default: True for EDM's models, "
+        "False for the plugin's",
+    )  # fmt: skip
+    everyone.add_argument(
+        "--debug_checks", action="store_true",
+        help="assert at every step, as upstream does, that padding is zero, that positions are centred and that all "
+        "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
+        "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
+    )  # fmt: skip
     ours = parser.add_argument_group(
         f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."
     )
@@ -232,7 +251,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         )  # fmt: skip
     for name, text in _TRAINING_HELP.items():
         flags[name] = f"--{name}"
-        ours.add_argument(flags[name], type=float, default=argparse.SUPPRESS, help=text)
+        kind = boolean if name == "fused" else float
+        ours.add_argument(flags[name], type=kind, default=argparse.SUPPRESS, help=text)
     return flags
 
 

@@ -26,6 +26,8 @@ from symdiff_plugin.files import replacing
 FILE_NAME = "checkpoint.pt"
 _FORMAT = 1
 _KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
+# What a group of the optimiser's parameters does not take over from a checkpoint: the flags' and the implementation.
+_NOT_RESTORED = ("lr", "weight_decay", "fused", "foreach", "capturable", "differentiable")
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
@@ -127,7 +129,7 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
 def restore(path: Path, state: TrainingState, args: Namespace) -> int:
     """Put a checkpoint back into a training loop that has just been set up.
 
-    The learning rate and weight decay stay those of ``args``.
+    The learning rate, the weight decay and the optimiser's implementation stay those of ``args``.
 
     Args:
         path: the file.
@@ -141,8 +143,11 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         CheckpointError: it is missing, damaged or of another model.
     """
     record = load(path)
-    groups = [{k: v for k, v in group.items() if k in ("lr", "weight_decay")} for group in state.optim.param_groups]
+    kept = [{k: v for k, v in group.items() if k in _NOT_RESTORED} for group in state.optim.param_groups]
     try:
+        # Before they are loaded, because torch puts the counts of steps where the implementation needs them.
+        for group, ours in zip(record["optim"]["param_groups"], kept, strict=True):
+            group.update(ours)
         state.model.load_state_dict(record["model"])
         if state.model_ema is not state.model:
             state.model_ema.load_state_dict(record["model_ema"] or record["model"])
@@ -151,8 +156,6 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         raise CheckpointError(
             f"{path} is of another model than --model {args.model} with these flags: give the flags it was trained with"
         ) from error
-    for group, flags in zip(state.optim.param_groups, groups, strict=True):
-        group.update(flags)
     state.queue.items[:] = record["queue"]
     state.best_nll = tuple(record["best_nll"])
     set_rng_state(record["rng"])

@@ -81,7 +81,8 @@ def _reject(a: Tensor, q: Tensor) -> Tensor:
 
 def _least_axis(weights: Tensor) -> Tensor:
     """The coordinate axis e_i, i = argmin of ``weights`` (..., 3)."""
-    return torch.nn.functional.one_hot(weights.argmin(-1), 3).to(weights.dtype)
+    # Not one_hot, which on a CPU looks at its argument's extremes.
+    return torch.zeros_like(weights).scatter(-1, weights.argmin(-1, keepdim=True), 1.0)
 
 
 def _normalise(a: Tensor, fallback: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from symdiff_plugin.files import replacing
+from symdiff_plugin.transfer import read
 
 TRAIN_LOSS = "train_loss.jsonl"
 HISTORY = "history.jsonl"
@@ -41,16 +44,16 @@ class History:
         self.folder = folder
         self.every = every
         self.epoch = epoch
-        self._losses: list[float] = []
+        self._losses: list[Tensor | float] = []
         self._row: dict[str, Any] = {}
         steps = _keep_before(folder / TRAIN_LOSS, epoch)
         _keep_before(folder / HISTORY, epoch)
         self._step = steps[-1]["step"] if steps else 0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Take in one dictionary that EDM logs."""
+        """Take in one dictionary that EDM logs; a batch's loss may be a tensor, which is read when its line is due."""
         if "Batch NLL" in record:
-            self._losses.append(float(record["Batch NLL"]))
+            self._losses.append(record["Batch NLL"])
             if len(self._losses) == self.every:
                 self._write_losses()
         for key, value in record.items():
@@ -71,7 +74,7 @@ class History:
     def _write_losses(self) -> None:
         if self._losses:
             self._step += len(self._losses)
-            loss = sum(self._losses) / len(self._losses)
+            loss = sum(read(*self._losses)) / len(self._losses)
             self._append(TRAIN_LOSS, {"step": self._step, "epoch": self.epoch, "loss": loss})
             self._losses = []
 

@@ -5,24 +5,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
+from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.ema import update_average
 from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients, get_optim
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
+from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
+from symdiff_plugin.transfer import read, to_device
 
 __all__ = [
+    "LogProbabilities",
     "augment",
     "build_dynamics",
+    "checking",
     "class_columns",
     "clip_gradients",
     "end_epoch",
@@ -30,11 +38,18 @@ __all__ = [
     "nearest_size",
     "parse_args",
     "progress",
+    "read",
+    "sampling",
     "save",
     "start_run",
+    "to_device",
     "training_smiles",
+    "update_average",
     "wandb",
+    "zeros_if_nan",
 ]
+
+T = TypeVar("T")
 
 _run: Run | None = None
 _sizes_said: set[int] = set()
@@ -102,6 +117,20 @@ def nearest_size(distributions: Mapping[int, Any], n_nodes: int) -> int:
         _sizes_said.add(n_nodes)
         print(f"No training molecule has {n_nodes} atoms: its property is drawn from those with {nearest}")
     return nearest
+
+
+def sampling(method: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a method of EDM's diffusion model, during which the weights and the masks do not change.
+
+    The network is told by entering its context manager ``sampling()``, if it has one.
+    """
+
+    @functools.wraps(method)
+    def during(diffusion: nn.Module, *args: Any, **kwargs: Any) -> T:
+        with getattr(diffusion.dynamics, "sampling", contextlib.nullcontext)():
+            return method(diffusion, *args, **kwargs)
+
+    return during
 
 
 def save(state: dict[str, Any], path: str) -> None:

@@ -2,62 +2,118 @@
 
 Appendix C.2.2 of Zhang et al. (2024): AdamW with amsgrad, gradients clipped at a fixed norm. EDM clips at
 1.5 times the mean plus twice the standard deviation of the last 50 norms, which one NaN poisons for good.
+
+A step without a finite gradient is skipped. The fused AdamW is told so on the device, and the host, which only counts
+and reports, reads the norm of a GPU one step late, when it has long arrived.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from symdiff_plugin.arguments import is_plugin_model
+from symdiff_plugin.transfer import Arriving, read
 
 MAX_SKIPPED = 10
+# Devices where the fused AdamW was found to be the fastest (a step of 31M parameters on one CPU thread: 26 ms; 78 in
+# the for-loop, 88 with foreach).
+_FUSED = {"cpu", "cuda"}
 
 
 def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
-    """AdamW with amsgrad at ``args.lr`` and ``args.weight_decay``; None for EDM's models, which have their own."""
+    """AdamW with amsgrad at ``args.lr`` and ``args.weight_decay``; None for EDM's models, which have their own.
+
+    It is torch's fused implementation unless ``args.fused`` is False.
+    """
     if not is_plugin_model(args):
         return None
-    return torch.optim.AdamW(model.parameters(), lr=args.lr, amsgrad=True, weight_decay=args.weight_decay)
+    parameters = list(model.parameters())
+    fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
+    return torch.optim.AdamW(
+        parameters, lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None
+    )
 
 
-def clip_gradients(args: Any, model: nn.Module, queue: Any) -> torch.Tensor:
-    """Clip the gradients of ``model`` in place before a step of the optimiser.
+def clip_gradients(
+    args: Any, model: nn.Module, optim: torch.optim.Optimizer, queue: Any, *losses: Tensor
+) -> list[Tensor | float]:
+    """Clip the gradients of ``model`` in place before a step of the optimiser, unless ``args.clip_grad`` is False.
 
-    EDM's models: EDM's own adaptive clipping, unchanged. The plugin's: the total norm is limited to
-    ``args.clip_norm``. If it is not finite, the gradients are cleared, so that the optimiser's step does
-    nothing.
+    EDM's models: EDM's own adaptive clipping, unchanged, which has to read the norm; the losses are read with it.
+    The plugin's: the total norm is limited to ``args.clip_norm``, and if it is not finite, the optimiser's step will
+    do nothing.
 
     Args:
         args: the run's arguments.
         model: the model, after ``backward()``.
-        queue: EDM's queue of recent norms; with the plugin's models it only carries the number of steps
-            skipped in a row.
+        optim: its optimiser.
+        queue: EDM's queue of recent norms; with the plugin's models it only carries the count of skipped steps.
+        losses: tensors of one element.
 
     Returns:
-        The norm before clipping, a scalar.
+        The norm before clipping, then the losses: floats if the host has read them, else tensors without a graph.
 
     Raises:
         SystemExit: status 1 and one line after ``MAX_SKIPPED`` steps in a row without a finite gradient.
     """
+    if not args.clip_grad:
+        return [0.0, *(loss.detach() for loss in losses)]
     if not is_plugin_model(args):
         import utils  # EDM's
 
-        return utils.gradient_clipping(model, queue)
+        return utils.gradient_clipping(model, queue, *losses)
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=args.clip_norm)
-    if math.isfinite(norm.item()):
-        queue.skipped_in_a_row = 0
-        return norm
-    for parameter in model.parameters():
-        parameter.grad = None
-    queue.skipped_in_a_row = getattr(queue, "skipped_in_a_row", 0) + 1
-    if queue.skipped_in_a_row == MAX_SKIPPED:
-        raise SystemExit(
-            f"Stopped: {MAX_SKIPPED} steps in a row without a finite gradient. Continue from the last checkpoint "
-            f"(--resume outputs/{args.exp_name}) with a smaller --lr (now {args.lr:g}), and check the data."
-        )
-    print(f"Gradient norm {norm.item()}: step skipped ({queue.skipped_in_a_row} in a row)")
-    return norm
+    values: list[Tensor | float] = [norm, *(loss.detach() for loss in losses)]
+    if optim.param_groups[0].get("fused"):
+        optim.found_inf = (~norm.isfinite()).float()  # as torch's GradScaler has a fused optimiser skip a step
+    else:
+        values = read(*values)
+        if not math.isfinite(values[0]):
+            for parameter in model.parameters():
+                parameter.grad = None
+    if not hasattr(queue, "skipped"):
+        queue.skipped = SkippedSteps()
+    queue.skipped.add(values[0], args)
+    return values
+
+
+class SkippedSteps:
+    """Reports the steps that are skipped, and stops a run that skips nothing but.
+
+    Attributes:
+        in_a_row: how many were skipped last.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._norms: deque[Arriving] = deque()
+
+    def add(self, norm: Tensor | float, args: Any) -> None:
+        """Take in the norm of one step; a GPU's is looked at when the next one's is added.
+
+        Raises:
+            SystemExit: see :func:`clip_gradients`.
+        """
+        if not isinstance(norm, Tensor):
+            self._count(norm, args)
+            return
+        self._norms.append(Arriving(norm))
+        while self._norms and (self._norms[0].there or len(self._norms) > 1):
+            self._count(self._norms.popleft().value(), args)
+
+    def _count(self, norm: float, args: Any) -> None:
+        if math.isfinite(norm):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        if self.in_a_row == MAX_SKIPPED:
+            raise SystemExit(
+                f"Stopped: {MAX_SKIPPED} steps in a row without a finite gradient. Continue from the last checkpoint "
+                f"(--resume outputs/{args.exp_name}) with a smaller --lr (now {args.lr:g}), and check the data."
+            )
+        print(f"Gradient norm {norm}: step skipped ({self.in_a_row} in a row)")

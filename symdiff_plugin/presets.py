@@ -89,6 +89,7 @@ class Training:
     lr: float = 2e-4
     weight_decay: float = 1e-12
     clip_norm: float = 2.0
+    fused: bool = True
     ema_decay: float = 0.9999
     diffusion_steps: int = 1000
     diffusion_noise_schedule: str = "polynomial_2"

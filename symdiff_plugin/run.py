@@ -23,6 +23,7 @@ from symdiff_plugin.edm import PINNED_SHA, REPOSITORY_ROOT, EdmError
 from symdiff_plugin.edm.git import line as git_line
 from symdiff_plugin.files import write_json
 from symdiff_plugin.history import History
+from symdiff_plugin.interrupt import explain_interrupts
 from symdiff_plugin.presets import PRESETS, get_architecture
 from symdiff_plugin.tracking import tracker
 
@@ -61,6 +62,7 @@ class Run:
         except OSError as error:
             raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
         tracker.listeners[:] = [self.history]
+        explain_interrupts(self.folder)
         self._began = self._saved = time.monotonic()
         print(f"Configuration, history and checkpoints of this run: {self.folder}")
 

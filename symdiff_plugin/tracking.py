@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 
 class Tracker:
     """The part of wandb's interface that EDM uses; wandb itself is imported only when a run is to be logged.
@@ -43,7 +45,9 @@ class Tracker:
         self._wandb = wandb
 
     def log(self, record: dict[str, Any], **kwargs: Any) -> None:
-        """Log one dictionary."""
+        """Log one dictionary; for wandb, tensors become floats."""
+        if self._wandb is not None:
+            record = {key: value.item() if isinstance(value, Tensor) else value for key, value in record.items()}
         for listener in self.listeners:
             listener(record)
         if self._wandb is not None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ DIVERGED = 1e8
 class Watched(nn.Module):
     """A dynamics whose diverged molecules are noted and silenced: the noise predicted for them is zero.
 
-    EDM's sampler asserts that positions are centred, and one molecule with NaN fails that for its whole batch.
+    One molecule with NaN would fail EDM's assertion that positions are centred (``--debug_checks``) for its whole
+    batch.
 
     Args:
         dynamics: the network.
@@ -48,6 +50,10 @@ class Watched(nn.Module):
         self.diverged = lost if self.diverged is None else self.diverged | lost
         self.tick()
         return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
+
+    def sampling(self) -> AbstractContextManager[Any]:
+        """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""
+        return getattr(self.dynamics, "sampling", contextlib.nullcontext)()
 
 
 @contextlib.contextmanager

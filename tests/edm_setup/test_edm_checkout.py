@@ -238,7 +238,8 @@ def test_importing_says_what_is_missing(root: Edm, monkeypatch: pytest.MonkeyPat
     with pytest.raises(EdmError, match="lacks our patches"):
         import_edm("utils", root)
     (root.directory / "main_qm9.py").write_text("from symdiff_plugin import hooks\n")
-    monkeypatch.delitem(sys.modules, "utils", raising=False)
+    monkeypatch.setitem(sys.modules, "utils", os)  # whatever is there now, or nothing, comes back at the end
+    monkeypatch.delitem(sys.modules, "utils")
     module = import_edm("utils", root)
     assert module.queue() == []
     monkeypatch.setitem(sys.modules, "utils", os)

@@ -11,6 +11,7 @@ import torch
 
 from symdiff_plugin import arguments, checkpoint
 from symdiff_plugin.arguments import ARCHITECTURE_FIELDS, parse_args
+from symdiff_plugin.checks import checking, enable_checks
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
 
 EDM_DEFAULTS = {"lr": 2e-4, "batch_size": 128, "n_epochs": 200, "ema_decay": 0.999, "exp_name": "debug_10"}
@@ -65,7 +66,21 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "resume_from"}
+    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", "resume_from"}
+
+
+def test_edms_models_keep_every_checkpoint_as_upstream() -> None:
+    assert parse().keep_checkpoints
+    assert not parse("--keep_checkpoints", "False").keep_checkpoints
+
+
+@pytest.mark.parametrize("flags", [(), ("--debug_checks",)])
+def test_the_checks_are_made_if_asked_for(flags: tuple[str, ...]) -> None:
+    try:
+        parse(*flags)
+        assert checking() == bool(flags)
+    finally:
+        enable_checks(False)
 
 
 def test_a_baselines_flags_are_accepted() -> None:
@@ -110,6 +125,9 @@ def test_symdiff_trains_with_the_papers_settings(data: tuple[str, str]) -> None:
         (["--online", "False"], "online", False),
         (["--online", "true"], "online", True),
         (["--all_classes"], "all_classes", True),
+        (["--fused", "False"], "fused", False),
+        (["--keep_checkpoints", "True"], "keep_checkpoints", True),
+        ([], "keep_checkpoints", False),
         (["--no-cuda"], "dp", False),
     ],
 )
@@ -174,6 +192,8 @@ def test_the_datadir_of_a_preset_is_the_repositorys(capsys: pytest.CaptureFixtur
         (["--model", "symdiff", "--clip_norm", "nan"], "--clip_norm must be positive, not nan"),
         (["--model", "symdiff", "--weight_decay", "-1"], "--weight_decay must not be negative"),
         (["--model", "symdiff", "--condition_time", "False"], "--condition_time False is for EDM's models"),
+        (["--fused", "True"], "--fused: for the plugin's models alone"),
+        (["--keep_checkpoints", "some"], "'some' is neither True nor False"),
         (["--lr", "fast"], "invalid float value: 'fast'"),
         (["--lr", "0"], "--lr must be positive, not 0.0"),
         (["--lr", "nan"], "--lr must be positive, not nan"),

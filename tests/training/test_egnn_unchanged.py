@@ -74,7 +74,7 @@ def test_every_loss_is_upstreams(upstream: Workplace, patched: Workplace) -> Non
 
 
 def test_every_weight_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
-    for name in ("generative_model.npy", "generative_model_ema.npy"):
+    for name in ("generative_model.npy", "generative_model_ema.npy", "generative_model_ema_0.npy"):
         ours, theirs = (
             torch.load(place.output("egnn") / name, weights_only=True) for place in (patched, upstream)
         )
@@ -82,12 +82,48 @@ def test_every_weight_is_upstreams(upstream: Workplace, patched: Workplace) -> N
         assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
 
 
+SAMPLE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from egnn.models import EGNN_dynamics_QM9
+from equivariant_diffusion.en_diffusion import EnVariationalDiffusion
+found = []
+for mode, schedule, nf in (("egnn_dynamics", "polynomial_2", 2), ("gnn_dynamics", "learned", 0)):
+    torch.manual_seed(3)
+    network = EGNN_dynamics_QM9(7, nf, 3, hidden_nf=16, n_layers=2, mode=mode, attention=True, tanh=True)
+    loss = "vlb" if schedule == "learned" else "l2"
+    model = EnVariationalDiffusion(network, 6, 3, 12, noise_schedule=schedule, loss_type=loss, norm_values=(1, 4, 10))
+    for sizes in ([3, 5, 2], [4]):
+        mask = (torch.arange(5) < torch.tensor(sizes)[:, None]).float()
+        edges = mask[:, :, None] * mask[:, None] * (1 - torch.eye(5))
+        context = torch.randn(len(sizes), 5, nf) * mask[..., None] if nf else None
+        inputs = mask[..., None], edges.view(-1, 1), context
+        for fix_noise in (False, True):
+            x, h = model.sample(len(sizes), 5, *inputs, fix_noise=fix_noise)
+            found += [x, h["categorical"], h["integer"]]
+        found.append(model.sample_chain(len(sizes), 5, *inputs, keep_frames=4))
+torch.save(found, "samples.pt")
+"""
+
+
+def test_every_sample_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
+    samples = []
+    for place in (upstream, patched):
+        (place.folder / "sample.py").write_text(SAMPLE)
+        Workplace(place.folder, place.folder).run("sample.py", place.edm)
+        samples.append(torch.load(place.folder / "samples.pt", weights_only=True))
+    assert len(samples[0]) == 28
+    assert all(torch.isfinite(sample).all() for sample in samples[0])
+    assert [i for i, (a, b) in enumerate(zip(*samples, strict=True)) if not torch.equal(a, b)] == []
+
+
 def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Workplace) -> None:
     ours, theirs = (
         vars(pickle.loads((place.output("egnn") / "args.pickle").read_bytes())) for place in (patched, upstream)
     )
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) == {"seed", "all_classes", "resume_from"}
+    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", "resume_from"}
 
 
 def test_a_model_trained_upstream_is_evaluated(upstream: Workplace, edm_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from symdiff_plugin.history import History, read_rows
 
@@ -68,3 +69,16 @@ def test_a_loss_that_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     train(history, [float("nan")])
     (line,) = (tmp_path / "train_loss.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["loss"] is None
+
+
+def test_losses_on_a_device_are_read_when_their_line_is_due(tmp_path: Path) -> None:
+    floats, tensors = History(tmp_path / "floats", every=3), History(tmp_path / "tensors", every=3)
+    losses = torch.tensor([0.1, 0.2, 0.7, 1.1])
+    for history, values in ((floats, losses.tolist()), (tensors, losses)):
+        history.folder.mkdir()
+        for value in values:
+            history({"Batch NLL": value})
+        history.end_epoch(1.0)
+    lines = [(history.folder / "train_loss.jsonl").read_text() for history in (floats, tensors)]
+    assert lines[0] == lines[1]
+    assert len(lines[0].splitlines()) == 2

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 
+from symdiff_plugin import build_dynamics, checkpoint
 from symdiff_plugin.optim import MAX_SKIPPED, clip_gradients, get_optim
 
-ARGS = Namespace(model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, exp_name="run")
+ARGS = Namespace(
+    model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
+)
+UNFUSED = Namespace(**{**vars(ARGS), "fused": False})
+IMPLEMENTATIONS = pytest.mark.parametrize("args", [ARGS, UNFUSED], ids=["fused", "for-loop"])
 
 
 @pytest.fixture
@@ -37,30 +43,35 @@ def test_edms_models_have_edms_optimiser(name: str, model: torch.nn.Linear) -> N
     assert get_optim(Namespace(model=name, lr=1.0), model) is None  # an old pickle has no weight_decay
 
 
+@IMPLEMENTATIONS
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
-def test_the_norm_is_limited_and_returned(model: torch.nn.Linear, scale: float) -> None:
+def test_the_norm_is_limited_and_returned(model: torch.nn.Linear, scale: float, args: Namespace) -> None:
+    optim = get_optim(args, model)
     before = backward(model, scale)
     norm = torch.stack([grad.norm() for grad in before]).norm()
-    returned = clip_gradients(ARGS, model, Namespace())
+    returned, loss = clip_gradients(args, model, optim, Namespace(), model.weight.sum().view(1))
+    assert float(loss) == pytest.approx(float(model.weight.detach().sum()))
+    assert not getattr(loss, "requires_grad", False)
     factor = min(1.0, 2.0 / float(norm))
     assert float(returned) == pytest.approx(float(norm))
     for parameter, grad in zip(model.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.grad, grad * factor, rtol=1e-6, atol=0)
 
 
+@IMPLEMENTATIONS
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_without_a_finite_gradient_does_nothing(
-    model: torch.nn.Linear, value: float, capsys: pytest.CaptureFixture[str]
+    model: torch.nn.Linear, value: float, args: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    optim, queue = get_optim(ARGS, model), Namespace()
+    optim, queue = get_optim(args, model), Namespace()
     backward(model)
-    clip_gradients(ARGS, model, queue)
+    clip_gradients(args, model, optim, queue)
     optim.step()
     weights = [parameter.detach().clone() for parameter in model.parameters()]
     moments = [{key: value.clone() for key, value in state.items()} for state in optim.state.values()]
 
     backward(model, value)
-    clip_gradients(ARGS, model, queue)
+    clip_gradients(args, model, optim, queue)
     optim.step()
     assert "step skipped (1 in a row)" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
@@ -68,18 +79,19 @@ def test_a_step_without_a_finite_gradient_does_nothing(
         assert all(torch.equal(state[key], kept[key]) for key in kept)
 
     backward(model)
-    clip_gradients(ARGS, model, queue)
+    clip_gradients(args, model, optim, queue)
     optim.step()
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert not torch.equal(model.weight, weights[0])
 
 
-def test_a_run_stops_after_many_skipped_steps_in_a_row(model: torch.nn.Linear) -> None:
-    queue = Namespace()
+@IMPLEMENTATIONS
+def test_a_run_stops_after_many_skipped_steps_in_a_row(model: torch.nn.Linear, args: Namespace) -> None:
+    optim, queue = get_optim(args, model), Namespace()
 
     def step(scale: float) -> None:
         backward(model, scale)
-        clip_gradients(ARGS, model, queue)
+        clip_gradients(args, model, optim, queue)
 
     for _ in range(MAX_SKIPPED - 1):
         step(float("nan"))
@@ -89,3 +101,72 @@ def test_a_run_stops_after_many_skipped_steps_in_a_row(model: torch.nn.Linear) -
     with pytest.raises(SystemExit, match=r"10 steps in a row without a finite gradient.*--resume outputs/run") as stop:
         step(float("nan"))
     assert "\n" not in str(stop.value)
+
+
+def test_without_clipping_the_gradients_are_left_alone(model: torch.nn.Linear) -> None:
+    before = backward(model)
+    args = Namespace(**{**vars(ARGS), "clip_grad": False})
+    assert clip_gradients(args, model, get_optim(args, model), Namespace()) == [0.0]
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), before, strict=True))
+
+
+def train(model: torch.nn.Module, optim: torch.optim.Optimizer, steps: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for i, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** -(i % 5)
+        optim.step()
+
+
+def test_fused_is_the_for_loop_but_for_rounding() -> None:
+    models = [build_dynamics("symdiff_tiny", 6) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    start = {name: value.clone() for name, value in models[0].state_dict().items()}
+    for model, args in zip(models, (ARGS, UNFUSED), strict=True):
+        optim = get_optim(Namespace(**{**vars(args), "lr": 1e-3}), model)
+        assert bool(optim.param_groups[0]["fused"]) == args.fused
+        train(model, optim, steps=20, seed=0)
+    weights = [model.state_dict() for model in models]
+    for name, begin in start.items():
+        moved = (weights[0][name] - begin).abs().max()
+        assert 1e-3 < moved < 0.03  # twenty steps of 1e-3, so that the tolerance below says something
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("before", "after"), [(ARGS, UNFUSED), (UNFUSED, ARGS)])
+def test_a_run_goes_on_with_another_implementation(before: Namespace, after: Namespace, tmp_path: Path) -> None:
+    def start(args: Namespace) -> checkpoint.TrainingState:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(30, 20)
+        return checkpoint.TrainingState(model, model, get_optim(args, model), Namespace(items=[]))
+
+    old = start(before)
+    train(old.model, old.optim, 3, seed=0)
+    checkpoint.save(tmp_path / "checkpoint.pt", old, before, epoch=1)
+    new = start(after)
+    checkpoint.restore(tmp_path / "checkpoint.pt", new, after)
+    assert bool(new.optim.param_groups[0]["fused"]) == after.fused
+    assert {float(state["step"]) for state in new.optim.state.values()} == {3.0}
+    for state in (old, new):
+        train(state.model, state.optim, 3, seed=1)
+    torch.testing.assert_close(new.model.weight, old.model.weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@IMPLEMENTATIONS
+def test_on_a_gpu_too_a_step_without_a_finite_gradient_does_nothing(args: Namespace) -> None:
+    model = torch.nn.Linear(4, 3, device="cuda", dtype=torch.float64)
+    optim, queue = get_optim(args, model), Namespace()
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
+
+    def step() -> None:
+        model.zero_grad()
+        (float("nan") * model(torch.ones(4, device="cuda", dtype=torch.float64)).sum()).backward()
+        clip_gradients(args, model, optim, queue)
+        optim.step()
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
+
+    for _ in range(MAX_SKIPPED - 1):
+        step()
+    with pytest.raises(SystemExit, match="10 steps in a row without a finite gradient"):
+        step() or step()  # the host may look at a norm one step late

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from symdiff_plugin.tracking import Tracker
 
@@ -60,3 +61,13 @@ def test_wandb_gets_every_call(wandb_calls: list) -> None:
     assert "settings" not in wandb_calls[0][2]  # wandb renamed EDM's only one
     assert wandb_calls[2] == ("log", ({"Batch NLL": 1.5},), {"commit": True})
     assert wandb_calls[5][2]["format"] == "gif"
+
+
+def test_wandb_gets_numbers(wandb_calls: list) -> None:
+    tracker, seen = Tracker(), []
+    tracker.listeners.append(seen.append)
+    tracker.init(mode="offline")
+    tracker.log({"Batch NLL": torch.tensor(1.5), "Validity": 0.25}, commit=True)
+    assert wandb_calls[-1] == ("log", ({"Batch NLL": 1.5, "Validity": 0.25},), {"commit": True})
+    assert seen == [{"Batch NLL": 1.5, "Validity": 0.25}]
+    assert [type(value) for value in (*seen[0].values(), *wandb_calls[-1][1][0].values())] == [float] * 4

@@ -32,6 +32,7 @@ def test_a_run_leaves_its_configuration_history_and_models(workplace: Workplace,
     folder = workplace.output(trained)
     for name in ("generative_model.npy", "generative_model_ema.npy", "optim.npy", "args.pickle", "checkpoint.pt"):
         assert (folder / name).stat().st_size > 0
+    assert list(folder.glob("generative_model_*[0-9].npy")) == []  # --keep_checkpoints
     epochs = read_rows(folder / "history.jsonl")
     assert [row["epoch"] for row in epochs] == [0, 1]
     for row in epochs:
