@@ -56,7 +56,7 @@ class DiTDynamics(nn.Module):
         )  # fmt: skip
         xavier_uniform(self.xh_embedder)
         xavier_uniform(self.pair_embedding)
-        self.compile_mode: str | None = None
+        self._compiled: tuple[str, str] | None = None
         self._layouts = LayoutCache()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -135,24 +135,25 @@ class DiTDynamics(nn.Module):
         """Where the networks, and nothing of the geometry, compute in ``architecture.precision``."""
         return autocast(like.device.type, enabled=self.architecture.precision == "bf16")
 
-    def compile_blocks(self, mode: str = "default") -> None:
+    def compile_blocks(self, mode: str = "default", backend: str = "inductor") -> None:
         """Put the blocks of the DiTs through ``torch.compile``, here and in copies to be made of this module.
 
         All blocks of a DiT share what is compiled, and the number of tokens may change from batch to batch; attention,
         whose shapes do, is left as it is.
 
         Args:
-            mode: of ``torch.compile``; ``reduce-overhead`` means CUDA graphs.
+            mode, backend: of ``torch.compile``; the mode ``reduce-overhead`` means CUDA graphs.
         """
-        self.compile_mode = mode
+        self._compiled = (mode, backend)
+        options = {"mode": mode} if backend == "inductor" else {}  # the other backends know no modes
         for module in self.modules():
             if isinstance(module, DiTBlock):
-                module.compile(mode=mode, dynamic=True)
+                module.compile(backend=backend, dynamic=True, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.compile_mode is not None:  # copies leave out what was compiled
-            self.compile_blocks(self.compile_mode)
+        if self._compiled is not None:  # copies leave out what was compiled
+            self.compile_blocks(*self._compiled)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

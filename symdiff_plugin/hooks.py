@@ -66,7 +66,11 @@ def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
         return None
     from symdiff_plugin.dynamics import build_dynamics as build
 
-    return build(args.model, in_node_nf, args.context_node_nf, **architecture_overrides(args))
+    dynamics = build(args.model, in_node_nf, args.context_node_nf, **architecture_overrides(args))
+    mode = getattr(args, "compile", "off")
+    if mode != "off":
+        dynamics.compile_blocks(mode)
+    return dynamics
 
 
 def augment(args: Any, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")
 COMPATS = ("paper", "release")
+COMPILE_MODES = ("off", "default", "reduce-overhead")
 RELEASE_TIME_SCALE = 1.0
 
 
@@ -90,6 +91,7 @@ class Training:
     weight_decay: float = 1e-12
     clip_norm: float = 2.0
     fused: bool = True
+    compile: str = "off"
     ema_decay: float = 0.9999
     diffusion_steps: int = 1000
     diffusion_noise_schedule: str = "polynomial_2"

@@ -263,3 +263,26 @@ def test_masks_are_laid_out_once_a_sampling_run(monkeypatch):
 def test_class_follows_the_preset():
     assert isinstance(build_dynamics("symdiff_h_tiny", 6), SymDiffDynamics)
     assert not isinstance(build_dynamics("dit_tiny", 6), SymDiffDynamics)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_blocks_are_the_same_function(precision):
+    """Traced as ``torch.compile`` does, with the formulas it takes, but run by PyTorch: no compiler is needed."""
+    torch._dynamo.reset()
+    plain = randomise(build_dynamics("symdiff_tiny", 6, depth=2, enc_depth=1, precision=precision))
+    compiled = copy.deepcopy(plain)
+    compiled.compile_blocks(backend="aot_eager")
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    copied = copy.deepcopy(compiled)
+    for count, dynamics in ((3, compiled), (8, copied)):  # another number of tokens, and a copy
+        t, xh, mask = qm9_batch(count, dtype=torch.float32)
+        draws = plain.draw(xh, mask)
+        ours, theirs = (model.given_draws(t, xh, mask, **draws) for model in (dynamics, plain))
+        tolerance = {"fp32": 1e-4, "bf16": 3e-2}[precision]
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+        ours.square().mean().backward()
+        theirs.square().mean().backward()
+        for p, q in zip(dynamics.parameters(), plain.parameters(), strict=True):
+            assert (p.grad - q.grad).norm() <= tolerance * q.grad.norm() + 1e-6
+        plain.zero_grad()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

@@ -98,10 +98,7 @@ def build(contender: Contender, dataset: str, device: torch.device, seed: int = 
     with contextlib.redirect_stdout(io.StringIO()):  # EDM prints its noise schedule
         dataset_info = import_edm("configs.datasets_config").get_dataset_info(dataset, False)
         diffusion, nodes_dist, _ = import_edm("qm9.models").get_model(args, device, dict(dataset_info), None)
-    diffusion.to(device)
-    if contender.compiled:
-        diffusion.dynamics.compile_blocks()
-    return Model(args, diffusion, nodes_dist, dataset_info)
+    return Model(args, diffusion.to(device), nodes_dist, dataset_info)
 
 
 def _arguments(contender: Contender, dataset: str) -> dict[str, Any]:
@@ -111,5 +108,6 @@ def _arguments(contender: Contender, dataset: str) -> dict[str, Any]:
         if dataset == "geom":
             flags["n_layers"] = _GEOM_LAYERS
         return {**common, **flags}
+    switches = {"precision": contender.precision, "compile": "default" if contender.compiled else "off"}
     flags = get_preset(contender.name).training_flags(dataset)
-    return {**common, **flags, "model": contender.name, "precision": contender.precision, "exp_name": str(contender)}
+    return {**common, **flags, **switches, "model": contender.name, "exp_name": str(contender)}

@@ -136,17 +136,18 @@ def training_step(model: Model, batch: Batch) -> Step:
     queue.add(3000)
     losses = import_edm("qm9.losses")
 
-    def network() -> None:
+    def network() -> Tensor:
         optimiser.zero_grad()
         h = {"categorical": batch.one_hot, "integer": batch.charges}
         loss, _, _ = losses.compute_loss_and_nll(
             args, diffusion, model.nodes_dist, batch.x, h, batch.node_mask, batch.edge_mask, None
         )
         loss.backward()
+        return loss
 
     def run() -> None:
-        network()
-        hooks.clip_gradients(args, diffusion, queue)
+        loss = network()
+        hooks.clip_gradients(args, diffusion, optimiser, queue, loss)
         optimiser.step()
         ema.update_model_average(average, diffusion)
 
