@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 30.0
+_BAR = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, %s]"
 _depth = 0
 
 
@@ -26,26 +28,56 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None) 
         description: what is being done, in a word or two.
         total: number of items.
     """
-    global _depth
     if total is None:
         total = len(iterable)  # type: ignore[arg-type]
+    with counting(description, total) as advance:
+        for item in iterable:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def counting(description: str, total: int, unit: str | None = None) -> Iterator[Callable[[float], None]]:
+    """Show progress that is told rather than gone through; see :func:`progress` for where and when.
+
+    Args:
+        description: what is being done, in a word or two.
+        total: how much there is to do.
+        unit: of ``total``, in the plural; the rate is then always in units a second.
+
+    Yields:
+        A function that takes how much more is done: any part of a unit, or less than nothing to take it back.
+    """
+    global _depth
+    shown = {
+        "total": total,
+        "unit": f" {unit}" if unit else "it",
+        "bar_format": _BAR % ("{rate_noinv_fmt}" if unit else "{rate_fmt}"),
+    }
     _depth += 1
     try:
         if sys.stderr.isatty():
-            yield from tqdm(iterable, desc=description, total=total, dynamic_ncols=True, leave=_depth == 1)
+            with tqdm(desc=description, dynamic_ncols=True, leave=_depth == 1, **shown) as bar:
+                yield lambda more: bar.update(min(more, total - bar.n))  # parts may add up to a little more
         elif _depth == 1:
-            yield from _lines(iterable, description, total)
+            yield _lines(description, total, shown)
         else:
-            yield from iterable
+            yield lambda more: None
     finally:
         _depth -= 1
 
 
-def _lines(iterable: Iterable[T], description: str, total: int) -> Iterator[T]:
+def _lines(description: str, total: int, shown: dict[str, Any]) -> Callable[[float], None]:
     start = last = time.monotonic()
-    for done, item in enumerate(iterable):
+    done = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal last, done
+        done = min(done + more, total)
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            print(tqdm.format_meter(done, total, now - start, ncols=79, prefix=description), file=sys.stderr)
-        yield item
+            line = tqdm.format_meter(done, elapsed=now - start, ncols=79, prefix=description, **shown)
+            print(line, file=sys.stderr)
+
+    return advance

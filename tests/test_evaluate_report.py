@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -104,6 +105,41 @@ def test_the_watch_is_lifted_after_an_error():
     with pytest.raises(TypeError), watched(model, lambda: None):
         model.dynamics._forward("too few arguments")
     assert isinstance(model.dynamics, Diverges)
+
+
+class Prepared(nn.Module):
+    """A dynamics with something to do for the length of a sampling run, which keeps the times that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.times = False, []
+
+    @contextlib.contextmanager
+    def sampling(self):
+        self.inside = True
+        yield
+        self.inside = False
+
+    def _forward(self, t, xh, node_mask, edge_mask, context):
+        assert self.inside
+        self.times.append(t)
+        return xh
+
+
+def test_the_watched_dynamics_is_told_of_a_sampling_run_and_given_the_times():
+    model, inner = nn.Module(), Prepared()
+    model.dynamics = inner
+    _, xh, mask = qm9_batch(3, dtype=torch.float32)
+    times = [torch.full((3, 1), 0.5), torch.tensor(0.25), 0.125]
+    with watched(model, lambda: None):
+        with model.dynamics.sampling():
+            for t in times:
+                model.dynamics._forward(t, xh, mask, None, None)
+        assert not inner.inside
+    assert [given is t for given, t in zip(inner.times, times, strict=True)] == [True] * 3
+    model.dynamics = Diverges(nn.Identity(), 0.0)  # as EDM's: without such a method
+    with watched(model, lambda: None), model.dynamics.sampling():
+        pass
 
 
 def evaluation(molecules, verdicts, **more) -> report.Evaluation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,12 +14,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def _molecules(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
-    return int(text)
+def _number_or(word: str) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        if text == word:
+            return None
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {word!r}")
+        return int(text)
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,10 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, outputs/NAME")
     add("--n_samples", type=int, default=10_000, help="molecules to sample (%(default)s)")
-    add("--batch_size", type=int, default=100, help="molecules at once (%(default)s)")
+    add(
+        "--batch_size", type=_number_or("auto"), default=None, metavar="N|auto",
+        help="molecules sampled at once; auto takes as many as memory and speed suggest (auto)",
+    )  # fmt: skip
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
     add(
-        "--nll_molecules", type=_molecules, default=None, metavar="N|all",
+        "--nll_molecules", type=_number_or("all"), default=None, metavar="N|all",
         help="held-out molecules for the likelihood; 0 leaves it out (all)",
     )  # fmt: skip
     add(
@@ -54,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     for name in ("n_samples", "batch_size"):
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     if not 0 <= options.seed < 2**32:
         parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
@@ -68,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         run = load_run(
-            options.run, options.untrained, options.checkpoint, options.datadir, options.device,
-            options.batch_size, options.seed,
-        )  # fmt: skip
+            options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed
+        )
         evaluation = evaluate(
             run, options.n_samples, options.batch_size, options.seed, options.partition, options.nll_molecules
         )

@@ -15,7 +15,9 @@ from symdiff_plugin.progress import progress
 PARTITIONS = {"test": "Test", "val": "Validation"}
 
 
-def negative_log_likelihood(run: TrainedRun, partition: str, n_molecules: int | None = None) -> dict[str, Any]:
+def negative_log_likelihood(
+    run: TrainedRun, partition: str, n_molecules: int | None = None, batch_size: int | None = None
+) -> dict[str, Any]:
     """EDM's NLL of a partition, in nats a molecule: one draw of the time and of the noise for each molecule.
 
     For the plugin's models this is the bound of eq. (9), with one draw of R too.
@@ -24,6 +26,7 @@ def negative_log_likelihood(run: TrainedRun, partition: str, n_molecules: int | 
         run: the run; its random numbers come from torch's global generator.
         partition: ``test`` or ``val``.
         n_molecules: take this many molecules, the same ones whatever the seed; all if not given.
+        batch_size: molecules at once; the run's if not given.
 
     Returns:
         ``nll``, ``nll_standard_error`` (from the spread over batches; None for a single batch) and
@@ -32,7 +35,7 @@ def negative_log_likelihood(run: TrainedRun, partition: str, n_molecules: int | 
     Raises:
         EvaluationError: there is no such partition.
     """
-    loader = _loader(run, partition, n_molecules)
+    loader = _loader(run, partition, n_molecules, batch_size or run.args.batch_size)
     estimate = import_edm("qm9.losses").compute_loss_and_nll
     values, weights = [], []
     with torch.no_grad():
@@ -50,7 +53,7 @@ def negative_log_likelihood(run: TrainedRun, partition: str, n_molecules: int | 
     return {"nll": mean, "nll_standard_error": error, "nll_molecules": total}
 
 
-def _loader(run: TrainedRun, partition: str, n_molecules: int | None) -> DataLoader:
+def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size: int) -> DataLoader:
     # EDM calls the validation partition of QM9 "valid" and that of GEOM-Drugs "val".
     name = {"test": "test", "val": "val" if run.args.dataset == "geom" else "valid"}.get(partition)
     if name is None:
@@ -64,7 +67,7 @@ def _loader(run: TrainedRun, partition: str, n_molecules: int | None) -> DataLoa
     else:
         rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:n_molecules].sort().values
     subset = Subset(dataset, rows.tolist())
-    return DataLoader(subset, batch_size=run.args.batch_size, collate_fn=loader.collate_fn)
+    return DataLoader(subset, batch_size=batch_size, collate_fn=loader.collate_fn)
 
 
 def _inputs(run: TrainedRun, data: dict[str, torch.Tensor]) -> tuple[Any, ...]:

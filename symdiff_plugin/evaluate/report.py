@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from symdiff_plugin.arguments import seed_everything
+from symdiff_plugin.evaluate.batches import choose_batch_size
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.molecules import Molecule, format_frame, write_xyz
@@ -21,6 +23,7 @@ from symdiff_plugin.novelty import training_smiles
 
 PICTURED = 20
 SINGLE_FILES_UP_TO = 1000
+LIKELIHOOD_BATCH_SIZE = 100
 _ORDER = ("stable", "valid", "not valid", "in pieces", "not finite")  # of Verdict.words, in the picture
 
 
@@ -36,7 +39,7 @@ class Evaluation:
 def evaluate(
     run: TrainedRun,
     n_samples: int = 10_000,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     seed: int = 0,
     partitions: Sequence[str] = ("test",),
     nll_molecules: int | None = None,
@@ -47,11 +50,23 @@ def evaluate(
 
     Args:
         run: from :func:`symdiff_plugin.evaluate.run.load_run`.
-        n_samples, batch_size: molecules to sample, in all and at once.
+        n_samples: molecules to sample.
+        batch_size: how many of them at once; chosen from memory if None. The likelihood takes as many, up to 100.
         seed: of all random numbers.
         partitions: of which the NLL is wanted, ``test`` or ``val``.
         nll_molecules: molecules of a partition to take; all if None, and 0 leaves the likelihood out.
+
+    Returns:
+        The evaluation. Its record holds ``batch_size``, with which and the same seed it can be repeated, whether or
+        not that was chosen from memory (``batch_size_auto``), and ``batch_sizes``, pairs [molecules at once,
+        batches] in the order of sampling: where a GPU ran out of memory they grow smaller.
+
+    Raises:
+        EvaluationError: memory cannot be measured on this device, or does not suffice for a single molecule.
     """
+    auto = batch_size is None
+    if batch_size is None:
+        batch_size = choose_batch_size(run)
     record: dict[str, Any] = {
         "run": str(run.folder),
         "model": run.args.model,
@@ -61,21 +76,23 @@ def evaluate(
         "seed": seed,
         "n_samples": n_samples,
         "batch_size": batch_size,
+        "batch_size_auto": auto,
         "diffusion_steps": run.args.diffusion_steps,
         "device": str(run.device),
     }
     if nll_molecules != 0:
         for partition in partitions:
             seed_everything(seed)
-            nll = negative_log_likelihood(run, partition, nll_molecules)
+            nll = negative_log_likelihood(run, partition, nll_molecules, min(batch_size, LIKELIHOOD_BATCH_SIZE))
             record.update({f"{partition}_{name}": value for name, value in nll.items()})
     seed_everything(seed)
-    molecules, seconds = sample_molecules(run, n_samples, batch_size)
-    verdicts = judge(molecules, run.dataset_info)
+    samples = sample_molecules(run, n_samples, batch_size)
+    record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
+    verdicts = judge(samples.molecules, run.dataset_info)
     known = training_smiles(run.dataset_info) if "qm9" in run.args.dataset else None
-    record.update(summarise(molecules, verdicts, known))
-    record["seconds_per_sample"] = seconds
-    return Evaluation(record, molecules, verdicts)
+    record.update(summarise(samples.molecules, verdicts, known))
+    record["seconds_per_sample"] = samples.seconds / n_samples
+    return Evaluation(record, samples.molecules, verdicts)
 
 
 def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:

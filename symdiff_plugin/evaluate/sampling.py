@@ -1,22 +1,31 @@
-"""Samples of a run, by EDM's own sampler."""
+"""Samples of a run, by EDM's own sampler, in batches of molecules of about the same size.
+
+EDM pads every batch to the largest size of the data set (29 atoms on QM9, 181 on GEOM-Drugs). Here all sizes are
+drawn first and sorted, so that a batch needs padding to its own largest molecule only; EGNN, whose work grows with
+the square of the padded length, gains most. The largest molecules come first: if memory is short, it shows at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.molecules import Molecule, from_padded
-from symdiff_plugin.evaluate.run import TrainedRun
-from symdiff_plugin.progress import progress
+from symdiff_plugin.evaluate.run import EvaluationError, TrainedRun
+from symdiff_plugin.progress import counting
 
 # Beyond this a float32 sampler overflows within some steps, and no molecule is meant.
 DIVERGED = 1e8
@@ -58,46 +67,117 @@ class Watched(nn.Module):
 
 @contextlib.contextmanager
 def watched(model: nn.Module, tick: Callable[[], Any]) -> Iterator[Watched]:
-    """Put a :class:`Watched` in the place of ``model.dynamics`` for a while."""
+    """Put a :class:`Watched` in the place of ``model.dynamics`` for the length of one batch."""
     dynamics = model.dynamics
     model.dynamics = Watched(dynamics, tick)
     try:
         yield model.dynamics
     finally:
         model.dynamics = dynamics
+        # EDM's EGNN keeps the edges of every shape of batch that it has ever met, and here each has its own.
+        getattr(dynamics, "_edges_dict", {}).clear()
 
 
-def sample_molecules(run: TrainedRun, n_samples: int, batch_size: int) -> tuple[list[Molecule], float]:
+@dataclass(frozen=True)
+class Samples:
+    """Sampled molecules.
+
+    Attributes:
+        molecules: in Angstrom, in the order in which their sizes were drawn. One for which the network returned
+            something not finite has NaN for its coordinates.
+        context: (n_samples, n_properties), the normalised properties that were asked for; None for an unconditional
+            model.
+        batch_sizes: how many molecules were sampled at once, batch by batch.
+        seconds: that all of it took.
+    """
+
+    molecules: list[Molecule]
+    context: Tensor | None
+    batch_sizes: list[int]
+    seconds: float
+
+
+def sample_molecules(run: TrainedRun, n_samples: int, batch_size: int) -> Samples:
     """Draw molecules, their sizes (and properties, for a conditional model) from EDM's distributions.
 
+    Sizes, then properties, are drawn for all molecules before the first is sampled: they do not depend on the
+    batches, while the molecules do. Where a GPU's memory does not suffice, the batch is halved, for good, and begun
+    again with the random numbers of its first attempt: from there all is as with the smaller ``batch_size``.
+
     Args:
-        run: the run; its random numbers come from torch's global generator.
+        run: the run; its random numbers come from torch's global generators.
         n_samples: how many.
         batch_size: how many at once; the last batch may be smaller.
 
-    Returns:
-        The molecules, in Angstrom, and the seconds that one took. One for which the network returned something
-        not finite has NaN for its coordinates.
+    Raises:
+        EvaluationError: a single molecule does not fit into the memory of the GPU.
     """
-    sample = import_edm("qm9.sampling").sample
-    sizes = [min(batch_size, n_samples - done) for done in range(0, n_samples, batch_size)]
-    ticks = progress(range(len(sizes) * (run.args.diffusion_steps + 1)), f"Sampling {n_samples:,} molecules")
-    molecules: list[Molecule] = []
     start = time.monotonic()
-    for size in sizes:
+    sizes = run.nodes_dist.sample(n_samples)
+    context = None if run.prop_dist is None else run.prop_dist.sample_batch(sizes)
+    order = torch.argsort(sizes, descending=True, stable=True)
+    molecules: dict[int, Molecule] = {}
+    batch_sizes: list[int] = []
+    with counting(f"Sampling {n_samples:,} molecules", n_samples, "molecules") as advance:
+        while len(molecules) < n_samples:
+            batch = order[len(molecules) :][:batch_size]
+            state = _generators(run.device)
+            sampled = _sample_batch(run, sizes[batch], None if context is None else context[batch], advance)
+            if sampled is None:
+                batch_size = _halve(len(batch), int(sizes[batch[0]]))
+                _restore(run.device, state)
+                continue
+            molecules.update(zip(batch.tolist(), sampled, strict=True))
+            batch_sizes.append(len(batch))
+    in_order = [molecules[index] for index in range(n_samples)]
+    return Samples(in_order, context, batch_sizes, time.monotonic() - start)
+
+
+def _sample_batch(
+    run: TrainedRun, sizes: Tensor, context: Tensor | None, advance: Callable[[float], None]
+) -> list[Molecule] | None:
+    """Molecules of the given sizes (B,) and properties (B, n_properties); None if the GPU's memory is too small."""
+    # EDM pads to the largest size that the description of the data set allows.
+    dataset_info = {**run.dataset_info, "max_n_nodes": int(sizes.max())}
+    part = len(sizes) / (run.args.diffusion_steps + 1)  # a call of the network brings all molecules on alike
+    calls = itertools.count()
+    try:
         with (
-            watched(run.model, lambda: next(ticks, None)) as dynamics,
+            watched(run.model, lambda: (next(calls), advance(part))) as dynamics,
             contextlib.redirect_stdout(io.StringIO()),
             torch.no_grad(),
         ):
-            one_hot, _, x, node_mask = sample(
-                run.args, run.device, run.model, run.dataset_info,
-                prop_dist=run.prop_dist, nodesxsample=run.nodes_dist.sample(size),
+            one_hot, _, x, node_mask = import_edm("qm9.sampling").sample(
+                run.args, run.device, run.model, dataset_info,
+                prop_dist=run.prop_dist, nodesxsample=sizes, context=context,
             )  # fmt: skip
-        positions = x.cpu().numpy()
-        positions[dynamics.diverged.cpu().numpy()] = np.nan
-        types = one_hot.argmax(dim=-1).cpu().numpy()
-        mask = node_mask.squeeze(-1).cpu().numpy()
-        molecules += from_padded(positions, types, mask, run.dataset_info["atom_decoder"])
-    next(ticks, None)  # past the last, so that the bar is closed
-    return molecules, (time.monotonic() - start) / n_samples
+    except torch.cuda.OutOfMemoryError:
+        advance(-part * next(calls))
+        return None
+    positions = x.cpu().numpy()
+    positions[dynamics.diverged.cpu().numpy()] = np.nan
+    types = one_hot.argmax(dim=-1).cpu().numpy()
+    mask = node_mask.squeeze(-1).cpu().numpy()
+    return from_padded(positions, types, mask, run.dataset_info["atom_decoder"])
+
+
+def _halve(n_molecules: int, n_atoms: int) -> int:
+    if n_molecules == 1:
+        raise EvaluationError(
+            f"a molecule of {n_atoms} atoms does not fit into the memory of the GPU: free it of other work, "
+            "or give --device cpu"
+        )
+    tqdm.write(f"Out of memory: sampling {n_molecules // 2} molecules at once, not {n_molecules}", file=sys.stderr)
+    torch.cuda.empty_cache()
+    return n_molecules // 2
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """The state of torch's global generators: of the CPU and, if that is another, of the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _restore(device: torch.device, state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def trained(workplace: Workplace, qm9_slice: Path) -> str:
     flags = ("--model", "symdiff", "--datadir", qm9_slice, "--seed", 1, *TINY, *SHORT)
     workplace.run("main_qm9.py", *flags)
     return "symdiff"
+
+
+@pytest.fixture
+def copied(workplace: Workplace, trained: str, tmp_path: Path) -> Path:
+    """A run of a tiny SymDiff, to be spoilt at will."""
+    return Path(shutil.copytree(workplace.output(trained), tmp_path / "run"))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from runs import Workplace
 
 from symdiff_plugin.data import load_split
 from symdiff_plugin.edm import import_edm
@@ -105,12 +103,6 @@ def evaluate(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def copied(workplace: Workplace, trained: str, tmp_path: Path) -> Path:
-    """A run of a tiny SymDiff, to be spoilt at will."""
-    return Path(shutil.copytree(workplace.output(trained), tmp_path / "run"))
-
-
 def test_a_trained_run_is_evaluated(copied, capsys):
     partitions = ["--partition", "test", "val"]
     assert evaluate(copied, "--n_samples", 5, "--batch_size", 2, "--nll_molecules", 12, *partitions) == 0
@@ -120,6 +112,8 @@ def test_a_trained_run_is_evaluated(copied, capsys):
     assert not metrics["untrained"]
     assert metrics["test_nll_molecules"] == metrics["val_nll_molecules"] == 12
     assert metrics["test_nll"] != metrics["val_nll"]
+    assert (metrics["batch_size"], metrics["batch_size_auto"]) == (2, False)
+    assert metrics["batch_sizes"] == [[2, 2], [1, 1]]
     for name in ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty", "connected"):
         assert 0 <= metrics[name] <= 1
         assert f"{metrics[name]:7.2%}" in text
@@ -138,6 +132,26 @@ def test_the_same_seed_gives_the_same_and_another_seed_others(copied):
     first, again, other = positions(1), positions(1), positions(2)
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or not np.allclose(first, other)
+
+
+def test_the_batch_size_that_was_chosen_repeats_the_evaluation(copied):
+    def record(*arguments: object) -> tuple[dict, str]:
+        assert evaluate(copied, "--n_samples", 7, "--nll_molecules", 60, *arguments) == 0
+        return json.loads((copied / "metrics.json").read_text()), (copied / "molecules.xyz").read_text()
+
+    chosen, molecules = record("--batch_size", "auto")
+    assert chosen.pop("batch_size_auto")
+    assert chosen["batch_size"] > 7
+    assert chosen["batch_sizes"] == [[7, 1]]
+    again, same = record("--batch_size", chosen["batch_size"])
+    assert not again.pop("batch_size_auto")
+    for metrics in (chosen, again):
+        assert metrics.pop("seconds_per_sample") > 0
+    assert again == chosen
+    assert same == molecules
+    smaller, others = record("--batch_size", 3)  # both come from the random numbers of their batches
+    assert smaller["test_nll"] != chosen["test_nll"]
+    assert others != molecules
 
 
 def test_an_untrained_model_goes_to_files_of_its_own(copied):
@@ -276,7 +290,14 @@ def test_bad_input_is_one_line_and_writes_nothing(spoil, arguments, message, cop
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--n_samples", "0"], ["--nll_molecules", "x"], ["--untrained", "--checkpoint", "a"]]
+    "arguments",
+    [
+        ["--n_samples", "0"],
+        ["--batch_size", "0"],
+        ["--batch_size", "many"],
+        ["--nll_molecules", "x"],
+        ["--untrained", "--checkpoint", "a"],
+    ],
 )
 def test_wrong_options_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

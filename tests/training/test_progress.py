@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from symdiff_plugin import progress as module
-from symdiff_plugin.progress import progress
+from symdiff_plugin.progress import counting, progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -39,6 +39,30 @@ def test_a_log_file_gets_few_lines_of_the_outermost_loop(
     assert len(lines) == 3  # after 30, 60 and 90 seconds
     assert all(line.startswith("outer:") and "/10" in line for line in lines)
     assert "\r" not in "".join(lines)
+
+
+def test_parts_of_a_unit_are_counted_and_can_be_taken_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with counting("Sampling", 10, "molecules") as advance:
+        for part in (0.5, 0.5, 2, 1, -3.5, 4.5):
+            advance(part)
+    first, second = capsys.readouterr().err.splitlines()  # after 30 and 60 seconds
+    assert "| 3/10 [00:30<01:10,  0.10 molecules/s]" in first
+    assert "| 5/10 [01:00<01:00,  0.08 molecules/s]" in second
+
+
+def test_a_terminal_shows_the_unit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with counting("Sampling", 2, "molecules") as advance:
+        for _ in range(20):
+            advance(0.1)
+    last = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert "100%" in last
+    assert "| 2/2 [" in last
+    assert last.endswith(" molecules/s]")
 
 
 def test_breaking_off_leaves_the_next_loop_outermost(capsys: pytest.CaptureFixture[str]) -> None:
