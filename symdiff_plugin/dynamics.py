@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from symdiff_plugin.atoms import AtomLayout, LayoutCache, remove_mean
 from symdiff_plugin.dit import DiT, DiTBlock, xavier_uniform
@@ -239,15 +240,16 @@ def _times(t: Tensor, xh: Tensor) -> Tensor:
     """EDM's times, (B, 1) or one element, as (B,) of xh's dtype; (1,) where all are known to be equal.
 
     In sampling all molecules share the time, and what depends on it alone is then computed once, not B times. It shows
-    in the strides of an expanded element; the values are looked at where that does not make a device wait.
+    in the stride of an expanded element; the values are looked at where no device has to be waited for.
     """
     batch = xh.shape[0]
     if t.numel() not in (1, batch):
         raise ValueError(f"t must be ({batch}, 1) or have one element, not {tuple(t.shape)}")
-    t = t.to(xh.dtype)
-    if t.numel() == 1 or t.stride(0) == 0 or (t.device.type == "cpu" and bool((t == t[0]).all())):
-        return t.reshape(-1)[:1]
-    return t.reshape(batch)
+    shared = t.numel() == 1 or t.stride(0) == 0
+    if not shared and t.device.type == "cpu" and not torch.is_grad_enabled() and not isinstance(t, FakeTensor):
+        shared = len(set(t.flatten().tolist())) == 1
+    t = t.to(xh.dtype).reshape(-1)
+    return t[:1] if shared else t
 
 
 def build_dynamics(name: str, in_node_nf: int, context_node_nf: int = 0, **overrides: Any) -> DiTDynamics:
