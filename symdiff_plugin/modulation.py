@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from symdiff_plugin.atoms import AtomLayout
+from symdiff_plugin.precision import compute_dtype
 from symdiff_plugin.slices import row_slices
 
 EPS = 1e-6
@@ -29,11 +30,14 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout) 
     Args:
         x: (T, D) tokens.
         shift, scale: (B, D), one row a sequence, in packed order, or (1, D).
+
+    Returns:
+        (T, D), under autocast already of the type in which the next Linear computes.
     """
     shift, scale = shift.to(x.dtype), scale.to(x.dtype)
     if torch.compiler.is_compiling():  # which fuses the formula, and cannot see into the functions below
         return torch.addcmul(layout.expand(shift), F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + layout.expand(scale))
-    return _ModulatedNorm.apply(x, shift, scale, layout)
+    return _ModulatedNorm.apply(x, shift, scale, layout, compute_dtype(x))
 
 
 def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
@@ -51,18 +55,20 @@ def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
 
 class _ModulatedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout, dtype: torch.dtype
+    ) -> Tensor:
         gain = 1 + scale
-        out, mean, rstd = torch.empty_like(x), x.new_empty(x.shape[0], 1), x.new_empty(x.shape[0], 1)
+        out = torch.empty_like(x, dtype=dtype)
+        mean, rstd = x.new_empty(x.shape[0], 1), x.new_empty(x.shape[0], 1)
         # With a weight and a bias, even trivial ones, the CPU's kernel is three times as fast as without.
         shared = scale.shape[0] == 1
         weight, bias = (gain[0], shift[0]) if shared else (x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
         for rows in row_slices(*x.shape, x.device):
             y, mean[rows], rstd[rows] = torch.native_layer_norm(x[rows], x.shape[-1:], weight, bias, EPS)
-            if shared:
-                out[rows] = y
-            else:
-                torch.addcmul(layout.expand(shift, rows), y, layout.expand(gain, rows), out=out[rows])
+            if not shared:
+                y = torch.addcmul(layout.expand(shift, rows), y, layout.expand(gain, rows), out=y)
+            out[rows] = y
         ctx.save_for_backward(x, mean, rstd, gain)
         ctx.layout = layout
         return out
@@ -74,14 +80,14 @@ class _ModulatedNorm(torch.autograd.Function):
         layout = ctx.layout
         grad_x, grad_shift, grad_scale = torch.empty_like(x), torch.zeros_like(gain), torch.zeros_like(gain)
         for rows in row_slices(*x.shape, x.device):
-            g = grad[rows]
+            g = grad[rows].to(x.dtype)
             layout.add_to(grad_shift, g, rows)
             layout.add_to(grad_scale, (x[rows] - mean[rows]).mul_(rstd[rows]).mul_(g), rows)
             grad_x[rows], _, _ = torch.ops.aten.native_layer_norm_backward(
                 g * layout.expand(gain, rows), x[rows], x.shape[-1:], mean[rows], rstd[rows],
                 None, None, [True, False, False],
             )  # fmt: skip
-        return grad_x, grad_shift, grad_scale, None
+        return grad_x, grad_shift, grad_scale, None, None
 
 
 class _GatedSum(torch.autograd.Function):

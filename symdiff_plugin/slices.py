@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from torch import device as Device
 
-# Elements of a temporary: a quarter of a mebibyte in float32, several of which fit a second-level cache.
-CPU_ELEMENTS = 1 << 16
+# Elements of a temporary: a mebibyte in float32. Smaller ones cost more in starting threads than they save.
+CPU_ELEMENTS = 1 << 18
 
 
 def row_slices(rows: int, width: int, device: Device, elsewhere: int | None = None) -> Iterator[slice]:
