@@ -2,11 +2,12 @@ r"""Multi-head self-attention of packed sequences, each token attending to those
 
     O = softmax(Q K^T / sqrt(d)) V       for every head of every sequence, d the width of a head
 
-Molecules are short: a matrix Q K^T has some twenty rows. On a CPU, batched matrix products over all heads of all
-sequences of one length then take half the time of the fused kernel, which is made for long sequences, and a tenth of
-its backward pass in bfloat16; they run in float32 at least. Nothing but qkv is kept for the backward pass, and a slice
-of sequences at a time is worked on, so that no more than a slice's softmax exists. Elsewhere, where many small kernels
-would cost more than some padding, sequences of similar length are padded to a common one for the fused kernel.
+Molecules are short: a matrix Q K^T has some twenty rows. The fused kernel is made for long sequences, and on a CPU its
+backward pass in bfloat16 takes three times as long as batched matrix products over all heads of the sequences of one
+length, in float32; in float32 the two are equally fast. So a CPU takes the products. Nothing but qkv is kept for the
+backward pass, and a slice of sequences at a time is worked on, so that no more than a slice's softmax exists.
+Elsewhere, where many small kernels would cost more than some padding, sequences of similar length are padded to a
+common one for the fused kernel.
 """
 
 from __future__ import annotations

@@ -153,8 +153,9 @@ class DiTDynamics(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self._compiled is not None:  # copies leave out what was compiled
-            self.compile_blocks(*self._compiled)
+        compiled = self.__dict__.get("_compiled")
+        if compiled is not None:  # copies leave out what was compiled
+            self.compile_blocks(*compiled)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

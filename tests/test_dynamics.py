@@ -5,6 +5,8 @@ import pytest
 import reference
 import torch
 from molecules import qm9_batch, randomise
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
 
@@ -290,3 +292,46 @@ def test_one_time_for_all_is_the_same_as_many_equal_ones(name):
         for t in (filled, filled[:1].expand(len(xh), 1), filled[:1], filled[0, 0]):
             torch.testing.assert_close(model.given_draws(t, xh, mask, **draws), out, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(model.given_draws(filled[:1], xh, mask, **draws), out, rtol=1e-9, atol=1e-9)
+
+
+class WeightCasts(TorchDispatchMode):
+    """How often a matrix is rounded to bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and isinstance(args[0], torch.nn.Parameter) and out.dim() == 2:
+            self.count += 1
+        return out
+
+
+def test_a_sampling_run_rounds_its_weights_once():
+    model = randomise(build_dynamics("symdiff_tiny", 6, precision="bf16", **SIZES)).eval()
+    t, xh, mask = qm9_batch(dtype=torch.float32)
+    draws = model.draw(xh, mask)
+    with torch.no_grad():
+        with WeightCasts() as apart:
+            every = [model.given_draws(t, xh, mask, **draws) for _ in range(3)]
+        with WeightCasts() as together, model.sampling():
+            once = [model.given_draws(t, xh, mask, **draws) for _ in range(3)]
+    assert apart.count == 3 * together.count > 0
+    assert all(torch.equal(a, b) for a, b in zip(every, once, strict=True))
+    with torch.no_grad():  # what comes after a run sees new weights
+        model.dit.final_layer.linear.weight.mul_(2)
+        assert not torch.equal(model.given_draws(t, xh, mask, **draws), once[0])
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
+def test_padding_adds_no_arithmetic_to_the_networks(name):
+    counts = set()
+    for length in (29, 181):
+        model, t, xh, mask, _ = model_and_batch(name, length=length)
+        draws = model.draw(xh, mask)
+        with FlopCounterMode(display=False) as counter:
+            model.given_draws(t, xh, mask, **draws).square().sum().backward()
+        of = counter.get_flop_counts()["Global"]
+        counts.add(sum(value for operation, value in of.items() if "bmm" not in str(operation)))  # those turn positions
+    assert len(counts) == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,7 +36,7 @@ class Result:
         molecules, atoms, length: of the batch: molecules, real atoms, atoms of a padded molecule.
         rounds: seconds of the whole step, a number a round.
         network_rounds: seconds of the loss and its gradients alone; of a call the same as ``rounds``.
-        ratios: the first EGNN's seconds over these, round by round; empty without an EGNN.
+        ratios, network_ratios: the first EGNN's seconds over these, round by round; empty without an EGNN.
         memory: peak above the state before, in bytes.
         synchronisations: how often the host waits for the device, by operation.
         flops: of the matrix products of one step.
@@ -93,6 +94,7 @@ def measure(
     results: list[Result] = []
     steps: list[Step] = []
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))  # EDM reports each gradient that it clips
         for contender in progress(contenders, f"{workload.label}: memory"):
             model = build(contender, workload.dataset, device, seed)
             _randomise(model)
