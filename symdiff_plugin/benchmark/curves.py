@@ -56,10 +56,11 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for folder in folders:
+    for i, folder in enumerate(folders):
         step, loss = losses(folder)
         width = min(window, len(loss))
-        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, linewidth=1.2)
+        style = {"linewidth": 4, "alpha": 0.4} if i == 0 else {"linewidth": 1.2}  # curves that agree hide each other
+        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, **style)
     axes.set_xlabel("step")
     axes.set_ylabel(f"training loss, mean of {window} steps")
     axes.grid(alpha=0.3)
