@@ -259,7 +259,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
     ours.add_argument(
         "--compile", nargs="?", const="default", choices=presets.COMPILE_MODES, default=argparse.SUPPRESS,
         help="put the blocks of the networks through torch.compile: default (what --compile alone means), "
-        "reduce-overhead (CUDA graphs) or off; about a minute at the start, then a little faster",
+        "reduce-overhead (CUDA graphs) or off; about a minute at the start, and on two CPU cores no gain: for GPUs",
     )  # fmt: skip
     return flags
 

@@ -7,21 +7,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+
+from symdiff_plugin.command_line import OneLineParser
 
 PROGRAM = "python -m symdiff_plugin.benchmark"
 WORKLOAD_NAMES = ("qm9_train", "qm9_call", "geom_train", "geom_call")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     from symdiff_plugin.arguments import default_datadir
 
-    parser = _Parser(
+    parser = OneLineParser(
         prog=PROGRAM, allow_abbrev=False,
         description="Time training steps and denoising calls of several models in turn, on the same molecules, with "
         "EDM's diffusion model around each; measure memory and host reads; compare with the machine's floor.",

@@ -7,14 +7,13 @@ how large the differences are that do not matter.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
+from symdiff_plugin.command_line import OneLineParser
 from symdiff_plugin.files import replacing
 from symdiff_plugin.history import TRAIN_LOSS, read_rows
 
@@ -69,14 +68,9 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
         figure.savefig(file, format="png")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _Parser(prog=PROGRAM, description="Draw and compare the training losses of runs.", allow_abbrev=False)
+    parser = OneLineParser(prog=PROGRAM, description="Draw and compare training losses of runs.", allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; the first is compared with the others")
     parser.add_argument("--out", type=Path, default=Path("outputs/curves.png"), help="the picture (%(default)s)")
     parser.add_argument("--window", type=int, default=25, help="points a smoothed one (%(default)s)")

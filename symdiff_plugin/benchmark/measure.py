@@ -21,7 +21,6 @@ from symdiff_plugin.progress import progress
 
 # A round runs the work of a contender again until this many seconds are full, and takes the median.
 SECONDS_A_ROUND = 2.0
-# A denoising call is timed within a sampling run, where the bfloat16 weights are made once.
 _WARM_UP = 2
 
 
@@ -100,7 +99,7 @@ def measure(
             _randomise(model)
             chosen = molecules(workload, datadir, model.dataset_info, seed)
             step, batch = prepare(workload, model, chosen, device)
-            if not workload.training:
+            if not workload.training:  # within a sampling run, where the bfloat16 weights are made once
                 stack.enter_context(getattr(model.diffusion.dynamics, "sampling", nullcontext)())
             for _ in range(1 if contender.is_egnn else _WARM_UP):
                 step.run()

@@ -12,8 +12,8 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from symdiff_plugin.command_line import OneLineParser
 from symdiff_plugin.data.figshare_source import (
     ARCHIVE_NAME,
     UNCHARACTERIZED_NAME,
@@ -135,13 +135,8 @@ def _from_figshare(folder: Path) -> dict[str, Arrays]:
             ) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m symdiff_plugin.data.qm9",
         description="Make DIR/qm9/{train,valid,test}.npz, QM9 as EDM reads it.",
         epilog="Sources, in order: files already there, --archive, the package qm9pack, figshare.",

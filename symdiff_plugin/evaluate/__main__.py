@@ -6,12 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+from symdiff_plugin.command_line import OneLineParser
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -26,7 +22,7 @@ def _number_or(word: str) -> Callable[[str], int | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m symdiff_plugin.evaluate",
         description="Sample from a trained run and judge the samples as EDM does; estimate its test likelihood.",
         epilog="Writes metrics.json, molecules.xyz, xyz/ (up to 1,000 samples) and samples.png into the run's folder.",
