@@ -18,7 +18,7 @@ not done again, and an unfinished training goes on. Results: outputs/NAME, NAME 
 
 PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdiff_h, dit, dit_aug;
                symdiff_small, symdiff_tiny, symdiff_h_tiny, dit_tiny, dit_aug_tiny for CPUs;
-               edm, edm_plus, edm_plus_plus, EDM's own EGNN
+               edm, edm_plus, edm_plus_plus, EDM's own EGNN; edm_tiny, small enough for CPUs
 --smoke        a first look: a small SymDiff on part of QM9, about five minutes on two CPU cores -> outputs/smoke
 --n_samples N  molecules to sample in the evaluation (10000; --smoke: 100)
 --exp_name, --n_epochs, --batch_size, --lr, ... : any flag of main_qm9.py; it wins over the preset's

@@ -49,8 +49,10 @@ def test_training_settings_of_the_paper():
 
 def test_egnn_baselines_of_table_6():
     sizes = {name: (flags["nf"], flags["n_layers"]) for name, flags in EGNN_BASELINES.items()}
+    tiny = sizes.pop("edm_tiny")
     assert sizes == {"edm": (256, 9), "edm_plus": (256, 16), "edm_plus_plus": (332, 12)}
-    assert all((f["batch_size"], f["lr"]) == (64, 1e-4) for f in EGNN_BASELINES.values())
+    assert all((EGNN_BASELINES[name]["batch_size"], EGNN_BASELINES[name]["lr"]) == (64, 1e-4) for name in sizes)
+    assert tiny < sizes["edm"]
 
 
 def test_release_means_unscaled_time_unless_told_otherwise():

@@ -29,7 +29,7 @@ class Contender:
     """A model as the command line names it: ``symdiff``, ``symdiff:bf16``, ``symdiff:bf16:compile``, ``edm``.
 
     Attributes:
-        name: a preset, or ``edm``, ``edm_plus``, ``edm_plus_plus``.
+        name: a preset, or ``edm``, ``edm_plus``, ``edm_plus_plus``, ``edm_tiny``.
         precision: ``fp32`` or ``bf16``.
         compiled: whether the blocks go through ``torch.compile``.
     """

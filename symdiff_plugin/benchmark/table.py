@@ -21,7 +21,7 @@ from symdiff_plugin.presets import PRESETS
 
 GIB = 2**30
 _STEPS = 1000  # of the paper's diffusion
-_EGNN_LABELS = {"edm": "EDM", "edm_plus": "EDM+", "edm_plus_plus": "EDM++"}
+_EGNN_LABELS = {"edm": "EDM", "edm_plus": "EDM+", "edm_plus_plus": "EDM++", "edm_tiny": "EDM, tiny"}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
