@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,19 @@ class History:
         folder: the run's folder.
         every: training iterations a line of ``train_loss.jsonl``.
         epoch: the first epoch; lines of this and later ones, from a run that was cut short, are dropped.
+        clock: wall-clock time in seconds, from any beginning.
+        cpu_clock: seconds that the process has computed, on all its cores: on a machine shared with others they are
+            what a budget can be counted in.
     """
 
-    def __init__(self, folder: Path, every: int, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        epoch: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
+    ) -> None:
         self.folder = folder
         self.every = every
         self.epoch = epoch
@@ -49,6 +61,8 @@ class History:
         steps = _keep_before(folder / TRAIN_LOSS, epoch)
         _keep_before(folder / HISTORY, epoch)
         self._step = steps[-1]["step"] if steps else 0
+        self._clock, self._cpu_clock = clock, cpu_clock
+        self.start_epoch()
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Take in one dictionary that EDM logs; a batch's loss may be a tensor, which is read when its line is due."""
@@ -59,15 +73,18 @@ class History:
         for key, value in record.items():
             if key in _NAMES:
                 self._row[_NAMES[key]] = float(value)
+        if "Train Epoch NLL" in record:  # EDM's evaluation of the epoch comes after it
+            self._row["train_seconds"] = round(self._clock() - self._began, 3)
+            self._row["train_cpu_seconds"] = round(self._cpu_clock() - self._cpu_began, 3)
 
-    def end_epoch(self, seconds: float) -> None:
-        """Write the line of the epoch that ends.
+    def start_epoch(self) -> None:
+        """Set the clocks going; what was done since the last epoch, such as a checkpoint, is not counted."""
+        self._began, self._cpu_began = self._clock(), self._cpu_clock()
 
-        Args:
-            seconds: how long it took, its evaluation included.
-        """
+    def end_epoch(self) -> None:
+        """Write the line of the epoch that ends, with the ``seconds`` it took, and how many of them were training."""
         self._write_losses()
-        self._append(HISTORY, {"epoch": self.epoch, **self._row, "seconds": round(seconds, 3)})
+        self._append(HISTORY, {"epoch": self.epoch, **self._row, "seconds": round(self._clock() - self._began, 3)})
         self._row = {}
         self.epoch += 1
 

@@ -63,7 +63,7 @@ class Run:
             raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
         tracker.listeners[:] = [self.history]
         explain_interrupts(self.folder)
-        self._began = self._saved = time.monotonic()
+        self._saved = time.monotonic()
         print(f"Configuration, history and checkpoints of this run: {self.folder}")
 
     def end_epoch(self, epoch: int, state: TrainingState) -> None:
@@ -80,7 +80,7 @@ class Run:
         due = epoch % self.args.test_epochs == 0 or now - self._saved >= 60 * MINUTES_BETWEEN_CHECKPOINTS
         path = self.folder / checkpoint.FILE_NAME
         try:
-            self.history.end_epoch(now - self._began)
+            self.history.end_epoch()
             if self.args.save_model and (due or last):
                 checkpoint.save(path, state, self.args, epoch + 1)
                 self._saved = now
@@ -89,7 +89,7 @@ class Run:
                 f"error: cannot write {path} ({error.strerror or error}): make room, then go on with "
                 f"--resume {self.folder} if there is a checkpoint"
             ) from None
-        self._began = time.monotonic()
+        self.history.start_epoch()
         if last:
             print(f"Trained; the results are in {self.folder}")
 

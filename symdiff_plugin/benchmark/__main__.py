@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--models", nargs="+", default=["edm", "symdiff", "symdiff:bf16"], metavar="NAME[:bf16][:compile]",
-        help="presets, and edm, edm_plus, edm_plus_plus, edm_tiny, EDM's EGNN; ratios are to the first EGNN (%(default)s)",
+        help="presets, and EGNNs edm, edm_plus, edm_plus_plus, edm_tiny; ratios are to the first EGNN (%(default)s)",
     )  # fmt: skip
     add("--workloads", nargs="+", default=list(WORKLOAD_NAMES), choices=WORKLOAD_NAMES, help="what to time (all)")
     add("--molecules", type=int, help="molecules of a batch, instead of each workload's own")

@@ -21,17 +21,20 @@ def train(history: History, losses: list[float], val: float | None = None) -> No
         history({"Val loss ": val})
         history({"Test loss ": val + 1})
         history({"Best cross-validated test loss ": val})
-    history.end_epoch(1.5)
+    history.end_epoch()
+    history.start_epoch()
 
 
 def test_one_line_an_epoch_and_one_every_few_iterations(tmp_path: Path) -> None:
-    history = History(tmp_path, every=2)
+    # Read at the start, the end of training and the end of each of the two epochs.
+    clock, cpu_clock = iter([10.0, 12.0, 15.0, 20.0, 21.0, 21.5, 30.0]), iter([1.0, 4.5, 7.0, 9.0, 11.0])
+    history = History(tmp_path, 2, clock=lambda: next(clock), cpu_clock=lambda: next(cpu_clock))
     train(history, [1.0, 2.0, 6.0], val=10.0)
     train(history, [4.0, 5.0, 6.0])
     assert read_rows(tmp_path / "history.jsonl") == [
         {"epoch": 0, "train_loss": 3.0, "mol_stable": 0.25, "atm_stable": 0.75, "val_nll": 10.0, "test_nll": 11.0,
-         "seconds": 1.5},
-        {"epoch": 1, "train_loss": 5.0, "seconds": 1.5},
+         "train_seconds": 2.0, "train_cpu_seconds": 3.5, "seconds": 5.0},
+        {"epoch": 1, "train_loss": 5.0, "train_seconds": 1.0, "train_cpu_seconds": 2.0, "seconds": 1.5},
     ]  # fmt: skip
     assert read_rows(tmp_path / "train_loss.jsonl") == [
         {"step": 2, "epoch": 0, "loss": 1.5},
@@ -78,7 +81,7 @@ def test_losses_on_a_device_are_read_when_their_line_is_due(tmp_path: Path) -> N
         history.folder.mkdir()
         for value in values:
             history({"Batch NLL": value})
-        history.end_epoch(1.0)
+        history.end_epoch()
     lines = [(history.folder / "train_loss.jsonl").read_text() for history in (floats, tensors)]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == 2
