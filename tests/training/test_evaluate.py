@@ -120,7 +120,9 @@ def test_a_trained_run_is_evaluated(copied, capsys):
     molecules, _ = read_xyz(copied / "molecules.xyz")
     assert len(molecules) == metrics["n_samples"] == 5
     assert len(list((copied / "xyz").iterdir())) == 5
-    for path in ("molecules.xyz", "xyz", "samples.png", "metrics.json"):
+    assert metrics["n_runs"] == 1
+    assert "std" not in metrics
+    for path in ("molecules.xyz", "molecules.sdf", "xyz", "samples.png", "metrics.json"):
         assert str(copied / path) in text
 
 
@@ -147,6 +149,10 @@ def test_the_batch_size_that_was_chosen_repeats_the_evaluation(copied):
     assert not again.pop("batch_size_auto")
     for metrics in (chosen, again):
         assert metrics.pop("seconds_per_sample") > 0
+        for one in (metrics, *metrics["runs"]):
+            for name in ("seconds_per_sample", "batch_size_auto"):
+                one.pop(name, None)
+            del one["settings"]["batch_size_auto"]
     assert again == chosen
     assert same == molecules
     smaller, others = record("--batch_size", 3)  # both come from the random numbers of their batches
@@ -158,7 +164,10 @@ def test_an_untrained_model_goes_to_files_of_its_own(copied):
     before = sorted(path.name for path in copied.iterdir())
     assert evaluate(copied, "--untrained", "--n_samples", 2, "--nll_molecules", 4) == 0
     new = sorted({path.name for path in copied.iterdir()} - set(before))
-    assert new == ["metrics_untrained.json", "molecules_untrained.xyz", "samples_untrained.png", "xyz_untrained"]
+    assert new == [
+        "evaluation_untrained", "metrics_untrained.json", "molecules_untrained.sdf", "molecules_untrained.xyz",
+        "samples_untrained.png", "xyz_untrained",
+    ]  # fmt: skip
     metrics = json.loads((copied / "metrics_untrained.json").read_text())
     assert metrics["untrained"]
     assert metrics["checkpoint"] is None
@@ -297,6 +306,10 @@ def test_bad_input_is_one_line_and_writes_nothing(spoil, arguments, message, cop
         ["--batch_size", "many"],
         ["--nll_molecules", "x"],
         ["--untrained", "--checkpoint", "a"],
+        ["--runs", "0"],
+        ["--runs", "2", "--seed", str(2**32 - 1)],
+        ["--data", "test"],
+        ["--out", "there"],
     ],
 )
 def test_wrong_options_are_one_line(arguments, capsys):
