@@ -47,7 +47,7 @@ def settings_of(
         "partitions": sorted(partitions) if nll_molecules != 0 else [],
         "nll_molecules": "all" if nll_molecules is None else nll_molecules,
         "device": run.device.type,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
 
 
