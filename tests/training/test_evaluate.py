@@ -91,6 +91,22 @@ def test_the_metrics_are_those_of_edms_own_analysis(kind, real, dataset_info):
         assert found["non_finite"] == (kind == "nan")
 
 
+@pytest.mark.parametrize("dataset", ["qm9", "geom"])
+def test_the_bonds_are_those_of_the_molecule_that_edm_builds(dataset, real, edm_path):
+    """In GEOM-Drugs these are single bonds all."""
+    info = import_edm("configs.datasets_config").get_dataset_info(dataset, False)
+    build = import_edm("qm9.rdkit_functions").build_molecule
+    orders = set()
+    for molecule in spoilt(real[:20], "noisy"):
+        kinds = torch.tensor([info["atom_decoder"].index(symbol) for symbol in molecule.symbols])
+        mol = build(torch.from_numpy(molecule.positions), kinds, info)
+        wanted = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in mol.GetBonds()}
+        found = set(map(tuple, judge([molecule], info)[0].bonds.tolist()))
+        assert found == wanted
+        orders |= {order for _, _, order in found}
+    assert orders == ({1} if dataset == "geom" else {1, 2, 3})
+
+
 def test_molecules_of_the_training_set_are_not_novel(dataset_info, qm9_slice):
     arrays = {name: values[:30] for name, values in load_split(qm9_slice, "train").items()}
     types = np.searchsorted([0, 1, 6, 7, 8, 9], arrays["charges"]) - 1
