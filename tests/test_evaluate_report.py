@@ -18,6 +18,7 @@ from symdiff_plugin import build_dynamics
 from symdiff_plugin.evaluate import report
 from symdiff_plugin.evaluate.metrics import Verdict, summarise
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
+from symdiff_plugin.evaluate.runs import summary
 from symdiff_plugin.evaluate.sampling import Watched, watched
 from symdiff_plugin.files import write_json
 
@@ -151,7 +152,8 @@ def test_the_files_of_an_evaluation(tmp_path):
     folder = tmp_path / "new" / "run"
     nll = {"test_nll": float("nan"), "test_nll_standard_error": None, "test_nll_molecules": 7}
     written = report.write(evaluation(SAMPLES, VERDICTS, **nll), folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "molecules.xyz", "samples.png", "xyz"]
+    files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png", "xyz"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     assert {path.name for path in written} == {path.name for path in folder.iterdir()}
     metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["test_nll"] is None  # JSON has no NaN
@@ -175,7 +177,8 @@ def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch
     report.write(evaluation(SAMPLES[:1] * many, VERDICTS[:1] * many), tmp_path)
     assert not (tmp_path / "xyz").exists()  # single files of other samples would mislead
     assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == many
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "molecules.xyz", "samples.png"]
+    files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_a_failure_half_way_leaves_the_first_evaluation_whole(tmp_path):
@@ -196,6 +199,38 @@ def test_the_table_shows_what_there_is():
     text = report.table(evaluation(SAMPLES, VERDICTS, **nll).record)
     assert "-12.35 +- 0.25 nats (1,234 molecules)" in text or "-12.34 +- 0.25 nats (1,234 molecules)" in text
     assert " 50.00%" in text
+
+
+def test_the_table_of_several_runs_shows_their_deviation():
+    record = {**evaluation(SAMPLES, VERDICTS).record, "test_nll": -1.0, "test_nll_molecules": 7, "n_runs": 3}
+    one = report.table({**record, "test_nll_standard_error": 0.5})
+    several = report.table({**record, "test_nll_standard_error": 0.5, "std": {"test_nll": 0.25, "validity": 0.0125}})
+    assert "-1.00 +- 0.50 nats" in one
+    assert "-1.00 +- 0.25 nats" in several
+    assert "80.00% +- 1.25%" in several
+    assert "+- 1.25%" not in one
+    assert "5 samples a run, 3 runs" in several
+    assert "not a number" in report.table({**record, "test_nll": None})  # as metrics.json has NaN
+
+
+def test_the_summary_is_numpys_mean_and_sample_deviation():
+    random = np.random.RandomState(0)
+    values = {name: random.rand(4) for name in ("validity", "novelty", "test_nll")}
+    records = [
+        {"seed": 5 + i, "n_samples": 10, "batch_size_auto": True, "novel": None, "settings": {"lr": 0.5}}
+        | {name: float(column[i]) for name, column in values.items()}
+        for i in range(4)
+    ]
+    records[2]["novelty"] = None
+    found = summary(records)
+    for name in ("validity", "test_nll"):
+        assert found[name] == pytest.approx(np.mean(values[name]), rel=1e-14)
+        assert found["std"][name] == pytest.approx(np.std(values[name], ddof=1), rel=1e-12)
+    assert found["novelty"] is found["std"]["novelty"] is found["novel"] is None
+    assert set(found["std"]) == {"validity", "test_nll", "novelty"}  # settings and counts have no deviation
+    assert (found["n_runs"], found["runs"], found["seed"], found["n_samples"]) == (4, records, 5, 10)
+    one = summary(records[:1])
+    assert one == {**records[0], "n_runs": 1, "runs": records[:1]}
 
 
 def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):

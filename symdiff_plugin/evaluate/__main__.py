@@ -1,4 +1,4 @@
-"""``python -m symdiff_plugin.evaluate outputs/NAME``: evaluate a run of ``main_qm9.py``."""
+"""``python -m symdiff_plugin.evaluate outputs/NAME``: evaluate a run of ``main_qm9.py``; with ``--data``, QM9."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from symdiff_plugin.command_line import OneLineParser
+
+PARTITIONS = ("test", "val", "train")
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -25,11 +27,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m symdiff_plugin.evaluate",
         description="Sample from a trained run and judge the samples as EDM does; estimate its test likelihood.",
-        epilog="Writes metrics.json, molecules.xyz, xyz/ (up to 1,000 samples) and samples.png into the run's folder.",
+        epilog="Writes metrics.json, molecules.xyz, molecules.sdf, xyz/ (up to 1,000 samples) and samples.png into the "
+        "run's folder, and each evaluation run into evaluation/run_SEED there. With --data, metrics.json into --out.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", type=Path, help="folder of a run, outputs/NAME")
+    add("run", type=Path, nargs="?", help="folder of a run, outputs/NAME")
+    add(
+        "--runs", type=int, default=1, metavar="N",
+        help="evaluation runs, with seed, seed + 1, ...: mean and standard deviation; those that a killed evaluation "
+        "has finished are reused (%(default)s)",
+    )  # fmt: skip
     add("--n_samples", type=int, default=10_000, help="molecules to sample (%(default)s)")
     add(
         "--batch_size", type=_number_or("auto"), default=None, metavar="N|auto",
@@ -48,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where the data are now, if not where the run was trained")
     add("--device", help="cpu or cuda (cuda where there is one)")
+    add("--data", choices=PARTITIONS, help="evaluate the molecules of this split of QM9 in --datadir, and no run")
+    add("--out", type=Path, metavar="DIR", help="with --data: where metrics.json goes (outputs/data_SPLIT)")
     return parser
 
 
@@ -55,27 +65,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("n_samples", "batch_size"):
+    if (options.run is None) == (options.data is None):
+        parser.error("give the folder of a run or --data SPLIT" + ("" if options.data is None else ", not both"))
+    if options.data is not None:
+        return _main_data(parser, options)
+    if options.out is not None:
+        parser.error("--out goes with --data: the evaluation of a run is written into its folder")
+    for name in ("runs", "n_samples", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
+    if not 0 <= options.seed <= 2**32 - options.runs:
+        parser.error(f"--seed must lie between 0 and {2**32 - options.runs}, not {options.seed}")
     if options.untrained and options.checkpoint:
         parser.error("give --untrained or --checkpoint, not both")
 
     # Imported here so that --help and a wrong option answer at once.
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.report import evaluate, table, write
+    from symdiff_plugin.evaluate.report import table
     from symdiff_plugin.evaluate.run import EvaluationError, load_run
+    from symdiff_plugin.evaluate.runs import evaluate_runs, kept_runs
 
+    suffix = "_untrained" if options.untrained else ""
     try:
         run = load_run(
             options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed
         )
-        evaluation = evaluate(
-            run, options.n_samples, options.batch_size, options.seed, options.partition, options.nll_molecules
-        )
-        written = write(evaluation, options.run, "_untrained" if options.untrained else "")
+        record, written = evaluate_runs(
+            run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
+            options.nll_molecules, suffix,
+        )  # fmt: skip
     except EvaluationError as error:
         return _refuse(parser, error, 2)
     except EdmError as error:
@@ -84,10 +102,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = error.filename or options.run
         return _refuse(parser, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
-        return _refuse(parser, "interrupted, nothing was written", 130)
+        if options.runs == 1:
+            return _refuse(parser, "interrupted, nothing was written", 130)
+        kept = kept_runs(options.run, suffix)
+        return _refuse(parser, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
     what = "initial weights" if options.untrained else run.checkpoint
-    print(f"{options.run}: {run.args.model}, {what}, seed {options.seed}\n{table(evaluation.record)}")
-    print("Written: " + ", ".join(map(str, written)))
+    seeds = f"seed {options.seed}" + (f" to {options.seed + options.runs - 1}" if options.runs > 1 else "")
+    print(f"{options.run}: {run.args.model}, {what}, {seeds}\n{table(record)}")
+    lost = sum(round(one["non_finite"] * one["n_samples"]) for one in record["runs"])
+    left_out = f" ({lost} molecules without finite coordinates are left out of the SDF)" if lost else ""
+    print("Written: " + ", ".join(map(str, written)) + left_out)
+    return 0
+
+
+def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    for name, value in vars(options).items():
+        if name not in ("data", "datadir", "out") and value != parser.get_default(name):
+            parser.error(f"--data takes --datadir and --out; --{name} is of a run")
+
+    from symdiff_plugin.edm import EdmError
+    from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_split
+    from symdiff_plugin.evaluate.report import table
+    from symdiff_plugin.evaluate.run import EvaluationError
+    from symdiff_plugin.files import write_json
+
+    path = (options.out or Path("outputs") / f"data_{options.data}") / "metrics.json"
+    try:
+        record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data)
+        write_json(path, record)
+    except EvaluationError as error:
+        return _refuse(parser, error, 2)
+    except EdmError as error:
+        return _refuse(parser, error, error.exit_code)
+    except OSError as error:
+        where = error.filename or path
+        return _refuse(parser, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+    except KeyboardInterrupt:
+        return _refuse(parser, "interrupted, nothing was written", 130)
+    print(f"Data: {options.data} split of QM9, {record['n_samples']:,} molecules\n{table(record)}\nWritten: {path}")
     return 0
 
 

@@ -18,6 +18,7 @@ from symdiff_plugin.evaluate.molecules import Molecule, format_frame, write_xyz
 from symdiff_plugin.evaluate.picture import write_picture
 from symdiff_plugin.evaluate.run import TrainedRun
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.evaluate.sdf import write_sdf
 from symdiff_plugin.files import write_json
 from symdiff_plugin.novelty import training_smiles
 
@@ -96,7 +97,7 @@ def evaluate(
 
 
 def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
-    """Write ``molecules.xyz``, ``samples.png``, ``metrics.json`` and, for up to 1,000 samples, a folder ``xyz/``.
+    """Write ``metrics.json``, ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and up to 1,000 files in ``xyz/``.
 
     They replace those of an earlier evaluation all together, once all are on disk.
 
@@ -126,26 +127,47 @@ def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
             [(verdicts[i].words, verdicts[i].words in ("stable", "valid")) for i in best],
             f"{len(best)} of {len(molecules):,} samples, stable ones first ({stable:,} are stable)",
         )
+        write_sdf(new / f"molecules{suffix}.sdf", molecules, verdicts)
         write_json(new / f"metrics{suffix}.json", evaluation.record)
-        old.mkdir()
-        singles = folder / f"xyz{suffix}"
-        if singles.exists():  # of other molecules
-            os.replace(singles, old / singles.name)
-        names = sorted(path.name for path in new.iterdir())
-        for name in names:
-            os.replace(new / name, folder / name)
+        return put_in_place(new, folder, old, f"xyz{suffix}")
+
+
+def put_in_place(new: Path, folder: Path, old: Path, singles: str) -> list[Path]:
+    """Move all that is in ``new`` into ``folder``, where it replaces what is called the same.
+
+    Args:
+        new: on the file system of ``folder``.
+        folder: where to.
+        old: made here; takes the folder that cannot be replaced.
+        singles: name of that folder; without one in ``new``, the one in ``folder`` goes, for it is of other molecules.
+
+    Returns:
+        What ``folder`` now has of it.
+    """
+    old.mkdir()
+    if (folder / singles).exists():
+        os.replace(folder / singles, old / singles)
+    names = sorted(path.name for path in new.iterdir())
+    for name in names:
+        os.replace(new / name, folder / name)
     return [folder / name for name in names]
 
 
 def table(record: dict[str, Any]) -> str:
-    """The metrics of ``metrics.json`` as aligned lines of text."""
+    """The metrics of ``metrics.json`` as aligned lines of text; of several runs mean +- standard deviation."""
+    std = record.get("std") or {}
     lines = []
     for partition, label in PARTITIONS.items():
         if f"{partition}_nll" in record:
-            error = record[f"{partition}_nll_standard_error"]
+            value = record[f"{partition}_nll"]
+            if value is None:  # JSON's NaN
+                lines.append((f"{label} NLL", "not a number"))
+                continue
+            several = std.get(f"{partition}_nll")
+            error = record[f"{partition}_nll_standard_error"] if several is None else several
             spread = "" if error is None else f" +- {error:.2f}"
             count = record[f"{partition}_nll_molecules"]
-            lines.append((f"{label} NLL", f"{record[f'{partition}_nll']:.2f}{spread} nats ({count:,} molecules)"))
+            lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules)"))
     for name, note in (
         ("atom_stability", ""),
         ("molecule_stability", ""),
@@ -159,8 +181,11 @@ def table(record: dict[str, Any]) -> str:
     ):
         if record[name] is not None:
             label = name.replace("_x_", " x ").replace("_", " ").capitalize()
-            lines.append((label, f"{record[name]:7.2%}{note}"))
-    lines.append(("Seconds a sample", f"{record['seconds_per_sample']:.4g} ({record['n_samples']:,} samples)"))
+            spread = "" if std.get(name) is None else f" +- {std[name]:.2%}"
+            lines.append((label, f"{record[name]:7.2%}{spread}{note}"))
+    if "seconds_per_sample" in record:
+        count = f"{record['n_samples']:,} samples" + (f" a run, {record['n_runs']} runs" if std else "")
+        lines.append(("Seconds a sample", f"{record['seconds_per_sample']:.4g} ({count})"))
     width = max(len(label) for label, _ in lines)
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in lines)
 

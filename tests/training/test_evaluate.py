@@ -91,6 +91,22 @@ def test_the_metrics_are_those_of_edms_own_analysis(kind, real, dataset_info):
         assert found["non_finite"] == (kind == "nan")
 
 
+@pytest.mark.parametrize("dataset", ["qm9", "geom"])
+def test_the_bonds_are_those_of_the_molecule_that_edm_builds(dataset, real, edm_path):
+    """In GEOM-Drugs these are single bonds all."""
+    info = import_edm("configs.datasets_config").get_dataset_info(dataset, False)
+    build = import_edm("qm9.rdkit_functions").build_molecule
+    orders = set()
+    for molecule in spoilt(real[:20], "noisy"):
+        kinds = torch.tensor([info["atom_decoder"].index(symbol) for symbol in molecule.symbols])
+        mol = build(torch.from_numpy(molecule.positions), kinds, info)
+        wanted = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in mol.GetBonds()}
+        found = set(map(tuple, judge([molecule], info)[0].bonds.tolist()))
+        assert found == wanted
+        orders |= {order for _, _, order in found}
+    assert orders == ({1} if dataset == "geom" else {1, 2, 3})
+
+
 def test_molecules_of_the_training_set_are_not_novel(dataset_info, qm9_slice):
     arrays = {name: values[:30] for name, values in load_split(qm9_slice, "train").items()}
     types = np.searchsorted([0, 1, 6, 7, 8, 9], arrays["charges"]) - 1
@@ -120,7 +136,9 @@ def test_a_trained_run_is_evaluated(copied, capsys):
     molecules, _ = read_xyz(copied / "molecules.xyz")
     assert len(molecules) == metrics["n_samples"] == 5
     assert len(list((copied / "xyz").iterdir())) == 5
-    for path in ("molecules.xyz", "xyz", "samples.png", "metrics.json"):
+    assert metrics["n_runs"] == 1
+    assert "std" not in metrics
+    for path in ("molecules.xyz", "molecules.sdf", "xyz", "samples.png", "metrics.json"):
         assert str(copied / path) in text
 
 
@@ -147,6 +165,10 @@ def test_the_batch_size_that_was_chosen_repeats_the_evaluation(copied):
     assert not again.pop("batch_size_auto")
     for metrics in (chosen, again):
         assert metrics.pop("seconds_per_sample") > 0
+        for one in (metrics, *metrics["runs"]):
+            for name in ("seconds_per_sample", "batch_size_auto"):
+                one.pop(name, None)
+            del one["settings"]["batch_size_auto"]
     assert again == chosen
     assert same == molecules
     smaller, others = record("--batch_size", 3)  # both come from the random numbers of their batches
@@ -158,7 +180,10 @@ def test_an_untrained_model_goes_to_files_of_its_own(copied):
     before = sorted(path.name for path in copied.iterdir())
     assert evaluate(copied, "--untrained", "--n_samples", 2, "--nll_molecules", 4) == 0
     new = sorted({path.name for path in copied.iterdir()} - set(before))
-    assert new == ["metrics_untrained.json", "molecules_untrained.xyz", "samples_untrained.png", "xyz_untrained"]
+    assert new == [
+        "evaluation_untrained", "metrics_untrained.json", "molecules_untrained.sdf", "molecules_untrained.xyz",
+        "samples_untrained.png", "xyz_untrained",
+    ]  # fmt: skip
     metrics = json.loads((copied / "metrics_untrained.json").read_text())
     assert metrics["untrained"]
     assert metrics["checkpoint"] is None
@@ -297,6 +322,10 @@ def test_bad_input_is_one_line_and_writes_nothing(spoil, arguments, message, cop
         ["--batch_size", "many"],
         ["--nll_molecules", "x"],
         ["--untrained", "--checkpoint", "a"],
+        ["--runs", "0"],
+        ["--runs", "2", "--seed", str(2**32 - 1)],
+        ["--data", "test"],
+        ["--out", "there"],
     ],
 )
 def test_wrong_options_are_one_line(arguments, capsys):

@@ -1,0 +1,83 @@
+"""SDF files of molecules with EDM's bonds, for RDKit, PyMOL, Avogadro and their like.
+
+XYZ has no bonds, and every program guesses others. Here the bonds are those that the metrics are about, and a
+molecule that RDKit cannot sanitise (a carbon of valence five) is written as it is: nothing is sanitised, no hydrogen
+is added, and each atom's valence is fixed so that no reader adds one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Geometry import Point3D
+
+from symdiff_plugin.evaluate.metrics import Verdict
+from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.files import replacing
+from symdiff_plugin.progress import progress
+
+ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
+
+
+def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:
+    """An RDKit molecule as it stands: not sanitised, without implicit hydrogens, with one conformer.
+
+    Args:
+        molecule: its coordinates must be finite.
+        bonds: (n_bonds, 3) integers: atoms i and j, and the order, 1 to 3.
+    """
+    mol = Chem.RWMol()
+    for symbol in molecule.symbols:
+        atom = Chem.Atom(symbol)
+        atom.SetNoImplicit(True)
+        mol.AddAtom(atom)
+    for i, j, order in bonds:
+        mol.AddBond(int(i), int(j), ORDERS[int(order)])
+    conformer = Chem.Conformer(len(molecule))
+    conformer.Set3D(True)
+    for index, position in enumerate(molecule.positions):
+        conformer.SetAtomPosition(index, Point3D(*map(float, position)))
+    mol.AddConformer(conformer)
+    mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
+    return mol
+
+
+def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdicts: Sequence[Verdict]) -> int:
+    """Write the molecules whose coordinates are finite as one SDF file, whole or not at all.
+
+    A record's title is the molecule's place in ``molecules``, from 0, which is its frame in ``molecules.xyz``; its
+    properties are ``verdict`` (:attr:`Verdict.words`) and ``SMILES`` (of the largest fragment, absent where RDKit
+    cannot sanitise the molecule). Coordinates are in Angstrom with four decimals (V2000), or, of a molecule that
+    flew too far apart for that, with six (V3000).
+
+    Args:
+        path: the file; it is replaced if it exists.
+        molecules: in order.
+        verdicts: of each molecule, with its bonds.
+
+    Returns:
+        How many molecules were left out because their coordinates are not finite.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    left_out = 0
+    with replacing(path) as file, rdBase.BlockLogs():
+        pairs = progress(zip(molecules, verdicts, strict=True), "Writing SDF", total=len(molecules))
+        for index, (molecule, verdict) in enumerate(pairs):
+            if not molecule.is_finite:
+                left_out += 1
+                continue
+            mol = to_rdkit(molecule, verdict.bonds)
+            mol.SetProp("_Name", str(index))
+            far = bool((np.abs(molecule.positions) > WIDEST_V2000).any())
+            file.write(Chem.MolToMolBlock(mol, includeStereo=False, kekulize=False, forceV3000=far))
+            file.write(f"> <verdict>\n{verdict.words}\n\n")
+            if verdict.smiles:
+                file.write(f"> <SMILES>\n{verdict.smiles}\n\n")
+            file.write("$$$$\n")
+    return left_out

@@ -1,0 +1,72 @@
+"""What decides the results of an evaluation run: if it is equal, the results are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from symdiff_plugin.data import SPLITS
+from symdiff_plugin.data.integrity import content_hash
+from symdiff_plugin.data.schema import split_path
+from symdiff_plugin.evaluate.run import TrainedRun
+
+# Of config.json: places and devices, whose content or choice is recorded by itself.
+ELSEWHERE = ("datadir", "device", "cuda")
+
+
+def settings_of(
+    run: TrainedRun,
+    n_samples: int,
+    batch_size: int,
+    batch_size_auto: bool,
+    partitions: Sequence[str],
+    nll_molecules: int | None,
+) -> dict[str, Any]:
+    """The settings of every run of an evaluation, the seed apart.
+
+    Weights, configuration and data are there by content, wherever they lie: ``weights_sha256`` over the loaded
+    tensors, be they from a file or initial ones; ``config_sha256`` over the arguments of the training;
+    ``data_sha256`` over the checksums of the arrays of QM9's splits (None for GEOM-Drugs, whose one file is fixed).
+    """
+    arguments = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["args"]
+    kept = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
+    return {
+        "weights_sha256": content_hash({name: v.cpu().numpy() for name, v in run.model.state_dict().items()}),
+        "config_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
+        "data_sha256": data_hash(run.args.datadir) if "qm9" in run.args.dataset else None,
+        "diffusion_steps": run.args.diffusion_steps,
+        "n_samples": n_samples,
+        "batch_size": batch_size,
+        "batch_size_auto": batch_size_auto,
+        "partitions": sorted(partitions) if nll_molecules != 0 else [],
+        "nll_molecules": "all" if nll_molecules is None else nll_molecules,
+        "device": run.device.type,
+        "torch": str(torch.__version__),
+    }
+
+
+def data_hash(datadir: str | Path) -> str:
+    """sha256 over name, size and CRC-32 of every array of the three splits, read off the archives' directories."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        with zipfile.ZipFile(split_path(datadir, split)) as archive:
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                digest.update(f"{split} {member.filename} {member.file_size} {member.CRC}\n".encode())
+    return digest.hexdigest()
+
+
+def difference(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first setting in which two runs differ, in words; None if they agree."""
+    for name in (*wanted, *recorded):
+        old, new = recorded.get(name), wanted.get(name)
+        if old != new:
+            if name.endswith("_sha256"):
+                return f"other {name.removesuffix('_sha256')}"
+            return f"{name} {old}, not {new}"
+    return None
