@@ -19,24 +19,26 @@ _POLICY = (
 _STYLE = """
 :root { --ink: #1d2126; --faint: #6b727c; --rule: #dfe2e6; --ours: #0b5c8a; --tint: #eef6fb; }
 * { box-sizing: border-box; }
-body { margin: 0; background: #fcfcfb; color: var(--ink);
+body { margin: 0; background: #fff; color: var(--ink);
   font: 15px/1.5 "Source Sans 3", "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 2.5rem 2rem 4rem; }
 h1, h2 { font-family: "Source Serif 4", Georgia, "Times New Roman", serif; font-weight: 600; line-height: 1.2; }
 h1 { font-size: 2rem; margin: 0 0 .4rem; }
 h2 { font-size: 1.25rem; margin: 2.8rem 0 .7rem; }
 p.lead { color: var(--faint); margin: 0; max-width: 46rem; }
-nav { margin-top: 1rem; } nav a { margin-right: 1.1rem; color: var(--ours); text-decoration: none; }
+nav { margin-top: 1rem; }
+nav a { display: inline-block; margin-right: 1.1rem; color: var(--ours); text-decoration: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; border-top: 2px solid var(--ink); border-bottom: 2px solid var(--ink);
   font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 600; padding: .45rem .7rem; border-bottom: 1px solid var(--ink);
-  white-space: nowrap; }
+  vertical-align: bottom; }
 th:first-child, th:last-child, th.text { text-align: left; }
 td { padding: .32rem .7rem; border-bottom: 1px solid var(--rule); vertical-align: baseline; }
 td.number { text-align: right; white-space: nowrap; }
 td.label { white-space: nowrap; }
 td.note { font-size: .8rem; line-height: 1.35; color: var(--faint); min-width: 14rem; }
+table.wide { font-size: .82rem; } .wide th, .wide td { padding-left: .4rem; padding-right: .4rem; }
 tr.ours td { background: var(--tint); }
 tr.ours td.number, tr.ours td.label { color: var(--ours); font-weight: 600; }
 tr.ours td.label { box-shadow: inset 3px 0 var(--ours); padding-left: 1.5rem; }
@@ -82,7 +84,9 @@ def page(
     if skipped:
         items = "".join(f"<li><code>{escape(str(f))}</code>: {escape(reason)}</li>\n" for f, reason in skipped)
         sections.append(("left-out", "Left out", f"<h2>Left out</h2>\n<ul>\n{items}</ul>"))
-    links = "\n".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections)
+    links = "\n".join(
+        f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections if not title.startswith("Samples of")
+    )
     body = "\n".join(f'<section id="{name}">\n{content}\n</section>' for name, _, content in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -109,8 +113,9 @@ def _table(table: Table) -> str:
     heads = "".join(f"<th>{escape(column_head(column))}</th>" for column in table.columns)
     rows = "\n".join(map(_row, table.rows))
     notes = "\n".join(f'<p class="footnote">{escape(note)}</p>' for note in table.footnotes)
+    wide = ' class="wide"' if len(table.columns) > 6 else ""
     return f"""<h2>{escape(caption(table))}</h2>
-<div class="scroll"><table>
+<div class="scroll"><table{wide}>
 <thead><tr><th>Method</th><th class="text">Source</th>{heads}<th>Note</th></tr></thead>
 <tbody>
 {rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,8 +45,9 @@ def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[Statistics
     """Statistics of QM9 and what they are of.
 
     Args:
-        datadir: as EDM's ``--datadir``, with ``qm9/test.npz``: the first ``at_most`` molecules of the test split. If
-            None, EDM's own histograms of the training split, which have sizes and atom types but no bonds.
+        datadir: as EDM's ``--datadir``, with ``qm9/test.npz``: up to ``at_most`` molecules, evenly over the test split
+            (it is sorted, the smallest first). If None, EDM's own histograms of the training split, which have
+            sizes and atom types but no bonds.
 
     Returns:
         None without a datadir and without EDM.
@@ -75,8 +77,10 @@ def _test_split(datadir: Path, at_most: int) -> list[Molecule]:
         raise ReportError(f"{path} is missing: make it with python -m symdiff_plugin.data.qm9 --datadir {datadir}")
     try:
         with np.load(path) as split:
-            arrays = [split[name][:at_most] for name in ("num_atoms", "charges", "positions")]
-    except (OSError, ValueError, KeyError) as error:
+            total = len(split["num_atoms"])
+            chosen = np.linspace(0, total - 1, min(total, at_most)).round().astype(int)
+            arrays = [split[name][chosen] for name in ("num_atoms", "charges", "positions")]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ReportError(f"{path} is damaged ({str(error).splitlines()[0]}): make it again") from error
     return [
         Molecule(tuple(_SYMBOLS[int(z)] for z in itertools.islice(charges, int(n))), positions[: int(n)])

@@ -74,8 +74,8 @@ class Run:
             parts.append(f"{metrics.get('partition', '')} split".strip())
         else:
             parts.append(f"seed {self.seed}")
-            parts.append(f"{len(self.history):,} of {args.get('n_epochs', 0):,} epochs")
-            parts.append(f"T = {args.get('diffusion_steps')}")
+            parts.append(f"{len(self.history):,} of {args.get('n_epochs')} epochs{self._unlike_preset('n_epochs')}")
+            parts.append(f"T = {args.get('diffusion_steps')}{self._unlike_preset('diffusion_steps')}")
         if is_number(metrics.get("n_samples")):
             parts.append(f"{metrics['n_samples']:,} samples")
         n_runs = metrics.get("n_runs", 1)
@@ -88,6 +88,12 @@ class Run:
         if commit:
             parts.append(f"commit {commit[:7]}{'-dirty' * commit.endswith('-dirty')}")
         return ", ".join(parts)
+
+    def _unlike_preset(self, flag: str) -> str:
+        """What the row's preset has for a flag of the training, if this run has another value."""
+        defaults = PRESETS[self.key].training.flags() if self.key in PRESETS else EGNN_BASELINES.get(self.key or "", {})
+        wanted = defaults.get(flag)
+        return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
 
 
 def is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from symdiff_plugin.evaluate.bonds import bonded_pairs
 from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.picture import COLOURS, OTHER, ball_radius, view
+from symdiff_plugin.evaluate.picture import COLOURS, OTHER, STICK, ball_radius, view
 from symdiff_plugin.report.plots import spread
 from symdiff_plugin.report.runs import Run
 
@@ -22,27 +22,20 @@ def have_plotly() -> bool:
     return importlib.util.find_spec("plotly") is not None
 
 
-def traces(molecule: Molecule) -> list[dict[str, Any]]:
-    """Plotly's traces of one molecule with finite coordinates: bonds as lines, atoms as markers, in Angstrom."""
-    points = view(molecule.positions).round(4).tolist()
-    lines: list[list[float | None]] = [[], [], []]
-    for i, j in bonded_pairs(molecule):
-        for axis in range(3):
-            lines[axis] += [points[i][axis], points[j][axis], None]
-    bonds = {
-        "type": "scatter3d", "mode": "lines", "hoverinfo": "skip", "line": {"width": 9, "color": "#aab0b8"},
-        **dict(zip("xyz", lines, strict=True)),
-    }  # fmt: skip
-    atoms = {
-        "type": "scatter3d", "mode": "markers", "hoverinfo": "text", "text": list(molecule.symbols),
-        "marker": {
-            "size": [round(62 * ball_radius(symbol), 1) for symbol in molecule.symbols], "opacity": 1,
-            "color": [COLOURS.get(symbol, OTHER) for symbol in molecule.symbols],
-            "line": {"width": 1, "color": "#4a4f57"},
-        },
-        **dict(zip("xyz", map(list, zip(*points, strict=True)), strict=True)),
-    }  # fmt: skip
-    return [bonds, atoms]
+def geometry(molecule: Molecule) -> dict[str, Any]:
+    """What the page draws of one molecule with finite coordinates: a ball an atom, a stick a bond, in Angstrom.
+
+    Returns:
+        ``points`` (N lists of 3), ``symbols``, ``colours`` and ``radii`` of the N atoms, and ``bonds``,
+        pairs of indices.
+    """
+    return {
+        "points": view(molecule.positions).round(4).tolist(),
+        "symbols": list(molecule.symbols),
+        "colours": [COLOURS.get(symbol, OTHER) for symbol in molecule.symbols],
+        "radii": [round(ball_radius(symbol), 3) for symbol in molecule.symbols],
+        "bonds": bonded_pairs(molecule).tolist(),
+    }
 
 
 def viewer(runs: Sequence[Run]) -> str:
@@ -57,7 +50,7 @@ def viewer(runs: Sequence[Run]) -> str:
         {
             "run": f"{run.label} ({run.folder.name})",
             "name": f"{run.molecules[i].formula}, {run.comments[i].split(';')[0]}",
-            "traces": traces(run.molecules[i]),
+            **geometry(run.molecules[i]),
         }
         for run in runs
         if not run.is_data
@@ -65,7 +58,7 @@ def viewer(runs: Sequence[Run]) -> str:
     ]
     if not entries:
         return ""
-    script = _SCRIPT.replace("ENTRIES", script_json(entries))
+    script = _SCRIPT.replace("STICK", str(STICK)).replace("ENTRIES", script_json(entries))
     return f"{_MARKUP}<script>{get_plotlyjs()}</script>\n<script>{script}</script>"
 
 
@@ -92,13 +85,57 @@ _SCRIPT = """
   const layout = {
     margin: {l: 0, r: 0, t: 0, b: 0}, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)",
     scene: {xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data",
-            camera: {eye: {x: 0, y: 0, z: 1.7}, up: {x: 0, y: 1, z: 0}, projection: {type: "orthographic"}}},
+            camera: {eye: {x: 0, y: 0, z: 1.25}, up: {x: 0, y: 1, z: 0}, projection: {type: "orthographic"}}},
   };
   const options = {displaylogo: false, displayModeBar: false, responsive: true};
   const runs = [...new Set(entries.map(entry => entry.run))];
   const option = (text, value) => Object.assign(document.createElement("option"), {textContent: text, value});
   runs.forEach((run, i) => byId("run").append(option(run, i)));
-  const draw = () => Plotly.react("molecule3d", entries[+byId("molecule").value].traces, layout, options);
+  // Meshes are made here rather than stored: they would be some hundred times the size of the molecules.
+  const grid = (mesh, rings, sides, at) => {
+    const first = mesh.x.length;
+    for (let a = 0; a <= rings; a++) for (let b = 0; b < sides; b++) {
+      const point = at(a / rings, 2 * Math.PI * b / sides);
+      mesh.x.push(point[0]); mesh.y.push(point[1]); mesh.z.push(point[2]);
+    }
+    for (let a = 0; a < rings; a++) for (let b = 0; b < sides; b++) {
+      const p = first + a * sides + b, q = first + a * sides + (b + 1) % sides;
+      mesh.i.push(p, q); mesh.j.push(q, q + sides); mesh.k.push(p + sides, p + sides);
+    }
+  };
+  const ball = (mesh, centre, radius) => grid(mesh, 14, 22, (s, angle) => {
+    const around = Math.sin(Math.PI * s) * radius;
+    return [centre[0] + around * Math.cos(angle), centre[1] + around * Math.sin(angle),
+            centre[2] + radius * Math.cos(Math.PI * s)];
+  });
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  const unit = a => a.map(x => x / (Math.hypot(...a) || 1));
+  const stick = (mesh, from, to) => {
+    const along = to.map((x, axis) => x - from[axis]);
+    const u = unit(cross(along, Math.abs(along[0]) < Math.abs(along[1]) ? [1, 0, 0] : [0, 1, 0]));
+    const v = unit(cross(along, u));
+    grid(mesh, 1, 14, (s, angle) => from.map((x, axis) =>
+      x + s * along[axis] + STICK * (Math.cos(angle) * u[axis] + Math.sin(angle) * v[axis])));
+  };
+  const traces = entry => {
+    const meshes = new Map();
+    const mesh = colour => {
+      if (!meshes.has(colour)) meshes.set(colour, {
+        type: "mesh3d", x: [], y: [], z: [], i: [], j: [], k: [], color: colour, hoverinfo: "skip", flatshading: false,
+        lighting: {ambient: .62, diffuse: .6, specular: .25, roughness: .5, fresnel: .1},
+        lightposition: {x: 4000, y: 6000, z: 9000},
+      });
+      return meshes.get(colour);
+    };
+    entry.points.forEach((point, n) => ball(mesh(entry.colours[n]), point, entry.radii[n]));
+    entry.bonds.forEach(([n, m]) => {
+      const middle = entry.points[n].map((x, axis) => (x + entry.points[m][axis]) / 2);
+      stick(mesh(entry.colours[n]), entry.points[n], middle);
+      stick(mesh(entry.colours[m]), middle, entry.points[m]);
+    });
+    return [...meshes.values()];
+  };
+  const draw = () => Plotly.react("molecule3d", traces(entries[+byId("molecule").value]), layout, options);
   const list = () => {
     byId("molecule").replaceChildren();
     entries.forEach((entry, i) => {
