@@ -82,10 +82,22 @@ _SCRIPT = """
   const entries = ENTRIES;
   const byId = id => document.getElementById(id);
   const hidden = {visible: false, showspikes: false};
-  const layout = {
-    margin: {l: 0, r: 0, t: 0, b: 0}, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)",
-    scene: {xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data",
-            camera: {eye: {x: 0, y: 0, z: 1.25}, up: {x: 0, y: 1, z: 0}, projection: {type: "orthographic"}}},
+  // In an orthographic scene the aspect ratio is the zoom: one scale for all axes, 6 Angstrom at the least.
+  const layout = entry => {
+    const box = [0, 1, 2].map(axis => {
+      const ends = by => entry.points.map((point, n) => point[axis] + by * entry.radii[n]);
+      return [Math.min(...ends(-1)), Math.max(...ends(1))];
+    });
+    const extent = box.map(([low, high]) => high - low);
+    const [x, y, z] = extent.map(length => 2.1 * length / Math.max(6, ...extent));
+    return {
+      margin: {l: 0, r: 0, t: 0, b: 0}, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)",
+      scene: {
+        xaxis: {...hidden, range: box[0]}, yaxis: {...hidden, range: box[1]}, zaxis: {...hidden, range: box[2]},
+        aspectmode: "manual", aspectratio: {x, y, z},
+        camera: {eye: {x: 0, y: 0, z: 2}, up: {x: 0, y: 1, z: 0}, projection: {type: "orthographic"}},
+      },
+    };
   };
   const options = {displaylogo: false, displayModeBar: false, responsive: true};
   const runs = [...new Set(entries.map(entry => entry.run))];
@@ -100,7 +112,7 @@ _SCRIPT = """
     }
     for (let a = 0; a < rings; a++) for (let b = 0; b < sides; b++) {
       const p = first + a * sides + b, q = first + a * sides + (b + 1) % sides;
-      mesh.i.push(p, q); mesh.j.push(q, q + sides); mesh.k.push(p + sides, p + sides);
+      mesh.i.push(p, q); mesh.j.push(p + sides, p + sides); mesh.k.push(q, q + sides);
     }
   };
   const ball = (mesh, centre, radius) => grid(mesh, 14, 22, (s, angle) => {
@@ -113,7 +125,7 @@ _SCRIPT = """
   const stick = (mesh, from, to) => {
     const along = to.map((x, axis) => x - from[axis]);
     const u = unit(cross(along, Math.abs(along[0]) < Math.abs(along[1]) ? [1, 0, 0] : [0, 1, 0]));
-    const v = unit(cross(along, u));
+    const v = unit(cross(u, along));  // so that the normals point outwards
     grid(mesh, 1, 14, (s, angle) => from.map((x, axis) =>
       x + s * along[axis] + STICK * (Math.cos(angle) * u[axis] + Math.sin(angle) * v[axis])));
   };
@@ -122,7 +134,8 @@ _SCRIPT = """
     const mesh = colour => {
       if (!meshes.has(colour)) meshes.set(colour, {
         type: "mesh3d", x: [], y: [], z: [], i: [], j: [], k: [], color: colour, hoverinfo: "skip", flatshading: false,
-        lighting: {ambient: .62, diffuse: .6, specular: .25, roughness: .5, fresnel: .1},
+        lighting: {ambient: .7, diffuse: .55, specular: .2, roughness: .5, fresnel: .1,
+                   facenormalsepsilon: 1e-15, vertexnormalsepsilon: 1e-15},
         lightposition: {x: 4000, y: 6000, z: 9000},
       });
       return meshes.get(colour);
@@ -135,7 +148,10 @@ _SCRIPT = """
     });
     return [...meshes.values()];
   };
-  const draw = () => Plotly.react("molecule3d", traces(entries[+byId("molecule").value]), layout, options);
+  const draw = () => {
+    const entry = entries[+byId("molecule").value];
+    Plotly.react("molecule3d", traces(entry), layout(entry), options);
+  };
   const list = () => {
     byId("molecule").replaceChildren();
     entries.forEach((entry, i) => {
