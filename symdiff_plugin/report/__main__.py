@@ -1,0 +1,68 @@
+"""``python -m symdiff_plugin.report outputs/*``: the paper's tables with our runs, plots and one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from symdiff_plugin.command_line import OneLineParser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m symdiff_plugin.report",
+        description="Set evaluated runs beside the paper's tables.",
+        epilog="Writes report.md, tables.tex, report.json, report.html and PNG files. Without --over_seeds every run "
+        "has a row of its own.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("folders", type=Path, nargs="*", metavar="RUN", help="folders of runs, such as outputs/*")
+    add("--out", type=Path, default=Path("outputs/report"), help="where the report goes (%(default)s)")
+    add("--datadir", type=Path, help="QM9, as EDM takes it: its test split is drawn beside the samples")
+    add("--over_seeds", action="store_true", help="one row a model: mean and std over its runs")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.folders:
+        parser.error("name the folders of evaluated runs, such as outputs/*")
+
+    # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.report.reference import qm9_reference
+    from symdiff_plugin.report.runs import ReportError, read_runs
+    from symdiff_plugin.report.write import write_report
+
+    # The report itself lies in outputs/ by default, and a file there is no run.
+    folders = [f for f in options.folders if f.resolve() != options.out.resolve() and not f.is_file()]
+    runs, skipped = read_runs(folders)
+    for folder, reason in skipped:
+        print(f"left out {folder}: {reason}", file=sys.stderr)
+    if not runs:
+        return _refuse(parser, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
+    try:
+        reference = qm9_reference(options.datadir)
+        written = write_report(options.out, runs, skipped, reference, options.over_seeds)
+    except ReportError as error:
+        return _refuse(parser, error, 2)
+    except OSError as error:
+        where = error.filename or options.out
+        return _refuse(parser, f"{where}: {error.strerror or error}; make room or choose another --out", 1)
+    except KeyboardInterrupt:
+        return _refuse(parser, "interrupted; the files of an earlier report may be left", 130)
+    print(f"{len(runs)} runs, {len(skipped)} folders left out. Written: " + ", ".join(map(str, written)))
+    return 0
+
+
+def _refuse(parser: argparse.ArgumentParser, message: object, status: int) -> int:
+    print(f"{parser.prog}: {' '.join(str(message).split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Plots of the report as PNG files: learning curves, distributions beside QM9's, grids of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from symdiff_plugin.evaluate.picture import write_picture
+from symdiff_plugin.files import replacing
+from symdiff_plugin.progress import progress
+from symdiff_plugin.report.reference import Statistics, count, total_variation
+from symdiff_plugin.report.runs import Run, is_number
+
+PICTURED = 10
+BONDS = ("C-H", "C-C", "C-N", "C-O")
+# Okabe and Ito's colours, which the colour-blind tell apart; grey is QM9's.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+REFERENCE, INK = "#9aa1ab", "#1f2329"
+DPI = 130
+
+
+def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
+    """Training loss by epoch and validation NLL by epoch, a line a run. False, and no file, if there is no history."""
+    runs = [run for run in runs if run.history]
+    if not runs:
+        return False
+    figure, (left, right) = _figure(1, 2, 3.6)
+    for index, run in enumerate(runs):
+        style = {**_style(index), "label": _name(run)}
+        for axes, key in ((left, "train_loss"), (right, "val_nll")):
+            points = [(row["epoch"], row[key]) for row in run.history if is_number(row.get(key))]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, **style)
+    left.set(xlabel="epoch", ylabel="training loss", title="Training loss")
+    right.set(xlabel="epoch", ylabel="NLL (nats)", title="Validation NLL")
+    values = np.concatenate([line.get_ydata() for line in right.lines] or [np.zeros(1)])
+    if np.ptp(values) > 1000:  # untrained models are off by 1e5
+        right.set_yscale("symlog", linthresh=100)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, left)
+    _save(figure, path)
+    return True
+
+
+def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, str] | None) -> bool:
+    """Sizes, atom types and bond lengths of samples beside QM9's. False, and no file, if there are no samples.
+
+    The number in the legend is the total variation distance of the sizes and of the atom types to QM9's.
+    """
+    runs = [run for run in runs if run.molecules and not run.is_data]
+    if not runs:
+        return False
+    found = [(_name(run), count(run.molecules), _style(i)) for i, run in enumerate(progress(runs, "Distributions"))]
+    figure, grid = _figure(2, 3, 6.2)
+    axes = grid.ravel()
+    if reference is not None:
+        truth, name = reference
+        sizes, total = sorted(truth.sizes), sum(truth.sizes.values())
+        axes[0].bar(sizes, [truth.sizes[size] / total for size in sizes], color=REFERENCE, width=1, label=name)
+    symbols = ["H", "C", "N", "O", "F"]
+    symbols += sorted({s for _, statistics, _ in found for s in statistics.types} - set(symbols))
+    width = 0.8 / (len(found) + (reference is not None))
+    bars = [(name, statistics, style["color"]) for name, statistics, style in found]
+    if reference is not None:
+        bars.insert(0, (reference[1], reference[0], REFERENCE))
+    for index, (_, statistics, colour) in enumerate(bars):
+        total = sum(statistics.types.values())
+        at = np.arange(len(symbols)) + (index - (len(bars) - 1) / 2) * width
+        axes[1].bar(at, [statistics.types[symbol] / total for symbol in symbols], width, color=colour)
+    axes[1].set_xticks(range(len(symbols)), symbols)
+    for name, statistics, style in found:
+        total = sum(statistics.sizes.values())
+        if reference is not None:
+            name += (
+                f" (TV sizes {total_variation(statistics.sizes, reference[0].sizes):.3f}, "
+                f"types {total_variation(statistics.types, reference[0].types):.3f})"
+            )
+        at = range(min(statistics.sizes), max(statistics.sizes) + 1)
+        axes[0].plot(at, [statistics.sizes[size] / total for size in at], label=name, **style)
+    for kind, ax in zip(BONDS, axes[2:], strict=True):
+        everything = [statistics.bonds.get(kind, []) for _, statistics, _ in found]
+        truth_lengths = reference[0].bonds.get(kind, []) if reference is not None else []
+        pooled = np.concatenate([*everything, truth_lengths])
+        ax.set(title=f"{kind.replace('-', '–')} bond length", xlabel="Å", ylabel="density")
+        if not len(pooled):
+            ax.text(0.5, 0.5, "no such bond", transform=ax.transAxes, ha="center", color=REFERENCE)
+            continue
+        edges = np.linspace(*np.quantile(pooled, [0.001, 0.999]) + np.array([-0.02, 0.02]), 61)
+        if len(truth_lengths):
+            ax.hist(truth_lengths, edges, density=True, color=REFERENCE)
+        for lengths, (_, _, style) in zip(everything, found, strict=True):
+            if len(lengths):
+                ax.hist(lengths, edges, density=True, histtype="step", linewidth=1.5, color=style["color"])
+    axes[0].set(title="Molecule size", xlabel="atoms", ylabel="fraction")
+    axes[1].set(title="Atom type", ylabel="fraction")
+    _legend(figure, axes[0])
+    _save(figure, path)
+    return True
+
+
+def sample_grid(path: Path, run: Run) -> bool:
+    """A grid of the run's samples, evenly taken rather than the best. False, and no file, if it has none."""
+    if not run.molecules or run.is_data:
+        return False
+    chosen = [run.molecules[i] for i in spread(len(run.molecules), PICTURED)]
+    words = [run.comments[i].split(";")[0] for i in spread(len(run.molecules), PICTURED)]
+    captions = [(word, word in ("stable", "valid")) for word in words]
+    title = f"{run.label}, {run.folder.name}: {len(chosen)} of {len(run.molecules):,} samples, evenly taken"
+    write_picture(path, chosen, captions, title, cell=220)
+    return True
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """Up to ``wanted`` indices, evenly over ``total``."""
+    return list(dict.fromkeys(i * total // wanted for i in range(wanted))) if total else []
+
+
+def _name(run: Run) -> str:
+    return f"{run.label} ({run.folder.name})"
+
+
+def _style(index: int) -> dict[str, str]:
+    styles = ("-", "--", ":", "-.")
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": styles[index // len(COLOURS) % len(styles)]}
+
+
+def _figure(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(10.5, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns)
+    for ax in grid.ravel():
+        _tidy(ax)
+    return figure, grid
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.title.set(fontsize=10.5, color=INK)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,88 @@
+"""What samples are set beside: sizes, atom types and bond lengths of QM9."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from symdiff_plugin.edm import EdmError, import_edm
+from symdiff_plugin.evaluate.bonds import bonded_pairs
+from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.report.runs import ReportError
+
+_SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F"}
+
+
+@dataclass
+class Statistics:
+    """Counts of molecule sizes and of atom types, and the bond lengths in Angstrom of every kind of bond (``C-H``)."""
+
+    sizes: Counter[int] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    bonds: dict[str, list[float]] = field(default_factory=dict)
+
+
+def count(molecules: Sequence[Molecule]) -> Statistics:
+    """Statistics of ``molecules``; bonds are judged by distance (:func:`bonded_pairs`), whatever their order."""
+    found = Statistics()
+    for molecule in molecules:
+        found.sizes[len(molecule)] += 1
+        found.types.update(molecule.symbols)
+        for i, j in bonded_pairs(molecule):
+            kind = "-".join(sorted((molecule.symbols[i], molecule.symbols[j])))
+            length = float(np.linalg.norm(molecule.positions[i] - molecule.positions[j]))
+            found.bonds.setdefault(kind, []).append(length)
+    return found
+
+
+def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[Statistics, str] | None:
+    """Statistics of QM9 and what they are of.
+
+    Args:
+        datadir: as EDM's ``--datadir``, with ``qm9/test.npz``: up to ``at_most`` molecules, evenly over the test split
+            (it is sorted, the smallest first). If None, EDM's own histograms of the training split, which have
+            sizes and atom types but no bonds.
+
+    Returns:
+        None without a datadir and without EDM.
+
+    Raises:
+        ReportError: there is no readable test split in ``datadir``.
+    """
+    if datadir is not None:
+        return count(_test_split(datadir, at_most)), "QM9, test split"
+    try:
+        info = import_edm("configs.datasets_config").qm9_with_h
+    except EdmError:
+        return None
+    types = Counter({info["atom_decoder"][index]: number for index, number in info["atom_types"].items()})
+    return Statistics(Counter(info["n_nodes"]), types), "QM9, training split"
+
+
+def total_variation(first: Counter, second: Counter) -> float:
+    """Half the sum of |p - q| of two histograms: 0 when they agree, 1 when they have nothing in common."""
+    totals = sum(first.values()), sum(second.values())
+    return sum(abs(first[key] / totals[0] - second[key] / totals[1]) for key in {*first, *second}) / 2
+
+
+def _test_split(datadir: Path, at_most: int) -> list[Molecule]:
+    path = datadir / "qm9" / "test.npz"
+    if not path.is_file():
+        raise ReportError(f"{path} is missing: make it with python -m symdiff_plugin.data.qm9 --datadir {datadir}")
+    try:
+        with np.load(path) as split:
+            total = len(split["num_atoms"])
+            chosen = np.linspace(0, total - 1, min(total, at_most)).round().astype(int)
+            arrays = [split[name][chosen] for name in ("num_atoms", "charges", "positions")]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ReportError(f"{path} is damaged ({str(error).splitlines()[0]}): make it again") from error
+    return [
+        Molecule(tuple(_SYMBOLS[int(z)] for z in itertools.islice(charges, int(n))), positions[: int(n)])
+        for n, charges, positions in zip(*arrays, strict=True)
+    ]

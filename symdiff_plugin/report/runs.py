@@ -1,0 +1,201 @@
+"""Folders of runs, read for the report: ``config.json``, ``metrics.json``, learning curves and molecules."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
+from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+
+
+class ReportError(ValueError):
+    """Input that no report can be made of; the message is one line, with the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One folder.
+
+    Attributes:
+        folder: where it was read from.
+        key: the row it belongs to: a preset, an EGNN baseline, ``dit_ft``, ``data``; None if it is none of these,
+            such as a preset whose sizes were overridden.
+        label: what to call it.
+        config: ``config.json``; empty for an evaluation of the data.
+        metrics: ``metrics.json``.
+        history: lines of ``history.jsonl``, one an epoch.
+        losses: lines of ``train_loss.jsonl``.
+        molecules: samples with finite coordinates, from ``molecules.xyz``.
+        comments: their comment lines; each begins with the verdict.
+    """
+
+    folder: Path
+    key: str | None
+    label: str
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    losses: list[dict[str, Any]]
+    molecules: list[Molecule]
+    comments: list[str]
+
+    @property
+    def is_data(self) -> bool:
+        return self.key == "data"
+
+    @property
+    def seed(self) -> int | None:
+        return self.config.get("seed")
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Trainable parameters: ``total`` and, for the plugin's models, ``epsilon_theta`` and ``f_theta``."""
+        return self.config.get("parameters") or {}
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Mean seconds of training an epoch took, its evaluation not counted; None without a history."""
+        seconds = [row["train_seconds"] for row in self.history if is_number(row.get("train_seconds"))]
+        return statistics.fmean(seconds) if seconds else None
+
+    @property
+    def note(self) -> str:
+        """What a reader must know to compare this run with the paper's: folder, seed, lengths, samples, commit."""
+        parts = [self.folder.name]
+        metrics, args = self.metrics, self.config.get("args", {})
+        if self.is_data:
+            parts.append(f"{metrics.get('partition', '')} split".strip())
+        else:
+            parts.append(f"seed {self.seed}")
+            parts.append(f"{len(self.history):,} of {args.get('n_epochs')} epochs{self._unlike_preset('n_epochs')}")
+            parts.append(f"T = {args.get('diffusion_steps')}{self._unlike_preset('diffusion_steps')}")
+        if is_number(metrics.get("n_samples")):
+            parts.append(f"{metrics['n_samples']:,} samples")
+        n_runs = metrics.get("n_runs", 1)
+        parts.append(f"{n_runs} evaluation run{'s' * (n_runs != 1)}")
+        if metrics.get("nll_draws", 1) > 1:
+            parts.append(f"NLL of {metrics['nll_draws']} draws")
+        if metrics.get("untrained"):
+            parts.append("UNTRAINED")
+        commit = (self.config.get("versions") or {}).get("commit")
+        if commit:
+            parts.append(f"commit {commit[:7]}{'-dirty' * commit.endswith('-dirty')}")
+        return ", ".join(parts)
+
+    def _unlike_preset(self, flag: str) -> str:
+        """What the row's preset has for a flag of the training, if this run has another value."""
+        defaults = PRESETS[self.key].training.flags() if self.key in PRESETS else EGNN_BASELINES.get(self.key or "", {})
+        wanted = defaults.get(flag)
+        return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[tuple[Path, str]]]:
+    """Read every folder that can be read.
+
+    Args:
+        folders: ``outputs/NAME``, each a run with its evaluation, or an evaluation of the data.
+
+    Returns:
+        The runs, and (folder, reason) for each that was left out.
+    """
+    runs, skipped = [], []
+    for folder in dict.fromkeys(map(Path, folders)):
+        try:
+            runs.append(read_run(folder))
+        except ReportError as error:
+            skipped.append((folder, str(error)))
+    return runs, skipped
+
+
+def read_run(folder: Path) -> Run:
+    """Read one folder.
+
+    Raises:
+        ReportError: it is no evaluated run on QM9, or a file of it is damaged.
+    """
+    if not folder.is_dir():
+        raise ReportError(f"{folder} is no folder")
+    metrics_path, config_path = folder / "metrics.json", folder / "config.json"
+    if not metrics_path.is_file():
+        if config_path.is_file():
+            raise ReportError(f"not evaluated: python -m symdiff_plugin.evaluate {folder}")
+        raise ReportError("no metrics.json and no config.json: not the folder of a run")
+    metrics = _read_json(metrics_path)
+    for name, kind in (("std", dict), ("runs", list), ("n_runs", int), ("nll_draws", int)):
+        if not isinstance(metrics.get(name, kind()), kind):
+            raise ReportError(f"{metrics_path} is damaged ({name!r} is no {kind.__name__}): evaluate again")
+    if metrics.get("kind") == "data":
+        return Run(folder, "data", "Data", {}, metrics, [], [], *_molecules(folder))
+    if not config_path.is_file():
+        raise ReportError("no config.json: not a run of the patched main_qm9.py")
+    config = _read_json(config_path)
+    args = config.get("args")
+    if not isinstance(args, dict) or not isinstance(config.get("model"), str):
+        raise ReportError(f"{config_path} is damaged (no 'model' or no 'args'): train again")
+    dataset = args.get("dataset")
+    if dataset != "qm9" or args.get("conditioning"):
+        raise ReportError(f"the tables are for unconditional models of qm9; this is {dataset}, or conditional")
+    key, label = _identify(config)
+    rows = [_history(folder / name) for name in (HISTORY, TRAIN_LOSS)]
+    return Run(folder, key, label, config, metrics, *rows, *_molecules(folder))
+
+
+def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
+    """Row and label. A preset with other sizes than its own is not the paper's model, and gets no row of its."""
+    model, args = config["model"], config["args"]
+    if model in PRESETS:
+        sizes = asdict(PRESETS[model].architecture)
+        # How it is computed is not which model it is.
+        found = {name: value for name, value in (config.get("architecture") or {}).items() if name != "precision"}
+        altered = any(sizes.get(name) != value for name, value in found.items())
+        return (None, f"{PRESETS[model].label}, other sizes") if altered else (model, PRESETS[model].label)
+    if model == "egnn_dynamics":
+        for name, flags in EGNN_BASELINES.items():
+            if all(args.get(size) == flags[size] for size in ("nf", "n_layers")):
+                return name, "EDM" + name.removeprefix("edm").replace("_plus", "+").replace("_tiny", ", tiny")
+        return None, f"EDM, n_f {args.get('nf')}, n_l {args.get('n_layers')}"
+    return model, model
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} is damaged ({' '.join(str(error).split())}): make it again") from error
+    if not isinstance(record, dict):
+        raise ReportError(f"{path} is damaged (not a JSON object): make it again")
+    return record
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read_rows(path) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} is damaged ({' '.join(str(error).split())}): remove it or train again") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ReportError(f"{path} is damaged (not one JSON object a line): remove it or train again")
+    return rows
+
+
+def _molecules(folder: Path) -> tuple[list[Molecule], list[str]]:
+    path = folder / "molecules.xyz"
+    if not path.is_file():
+        return [], []
+    try:
+        molecules, comments = read_xyz(path)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{' '.join(str(error).split())}: evaluate again") from error
+    pairs = [(m, c) for m, c in zip(molecules, comments, strict=True) if m.is_finite and len(m)]
+    return [m for m, _ in pairs], [c for _, c in pairs]

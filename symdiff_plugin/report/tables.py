@@ -1,0 +1,223 @@
+"""The paper's Tables 1, 2, 3, 5, 6 and 8, our rows below the paper's; the numbers of ours all come from run folders."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from symdiff_plugin import paper
+from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+from symdiff_plugin.report.runs import Run, is_number
+
+STAR_FOOTNOTE = (
+    "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
+    "the f_theta of its Appendix C.2.1 (size 216, 10 layers, 8 heads) has 7.6M, 123.2M in all. Ours follows C.2.1."
+)
+FINETUNING = "finetune a trained dit as in Appendix C.4 of the paper"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: ``key`` in the JSON, its head, whether more or less is better, and how our numbers are written."""
+
+    key: str
+    head: str
+    better: Literal["up", "down", ""] = ""
+    digits: int = 2
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and its standard deviation in the column's unit, and as they are printed; blank with None and ""."""
+
+    value: float | None = None
+    std: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. ``source``: the ``paper``'s, ``ours``, or ``missing`` with the ``command`` that would fill it."""
+
+    key: str | None
+    label: str
+    source: Literal["paper", "ours", "missing"]
+    cells: tuple[Cell, ...]
+    note: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; ``number`` is the paper's, ``other`` for the runs that the paper has no row for."""
+
+    number: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The table as JSON takes it."""
+        return asdict(self)
+
+
+NLL = Column("test_nll", "NLL", "down")
+ATOMS = Column("atom_stability", "Atm. stability (%)", "up")
+MOLECULES = Column("molecule_stability", "Mol. stability (%)", "up")
+QUALITY = (NLL, ATOMS, MOLECULES, Column("validity", "Val. (%)", "up"), Column("uniqueness", "Uniq. (%)", "up"))
+PARAMETERS = Column("parameters", "# Parameters", digits=1, suffix="M")
+EPOCH = Column("epoch_seconds", "Sec./epoch (s)", "down")
+SAMPLE = Column("seconds_per_sample", "Sampling time (s)", "down")
+MEMORY = Column("memory_gb", "vRAM (GB)", "down", 0)
+BACKBONE = Column("epsilon_theta", "# Parameters", digits=1, suffix="M")
+SIZES = (
+    Column("hidden_size", "n_size", digits=0), Column("depth", "n_layers", digits=0),
+    Column("num_heads", "n_heads", digits=0),
+)  # fmt: skip
+EGNN_SIZES = (Column("nf", "n_f", digits=0), Column("n_layers", "n_l", digits=0))
+COST_FOOTNOTE = (
+    "The paper's times and memory are of one NVIDIA H100 80GB; ours of the device in the note. vRAM is not recorded "
+    "with a run: python -m symdiff_plugin.benchmark measures it."
+)
+
+
+def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
+    """All tables.
+
+    Args:
+        runs: from :func:`symdiff_plugin.report.runs.read_runs`.
+        over_seeds: runs of one row become one line, mean and standard deviation (ddof 1) over the runs; without it
+            every run has a line of its own, and a standard deviation is that over its evaluation runs.
+    """
+    ours: dict[str | None, list[Run]] = defaultdict(list)
+    for run in runs:
+        ours[run.key].append(run)
+    costs = {**paper.OTHER_QM9_COSTS, **paper.QM9_COSTS}
+    order2 = ("geoldm", "mudiff", "end", "edm", "symdiff_star", "symdiff")
+    specs = [
+        ("1", "Test NLL, stability, validity and uniqueness on QM9", QUALITY,
+         {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_1.items()}, ()),
+        ("2", "Seconds per epoch, sampling time and vRAM on QM9", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
+         {key: (costs[key].label, _costs(costs[key])) for key in order2}, (COST_FOOTNOTE,)),
+        ("3", "Sizes of SymDiff and EDM on QM9", (NLL, MOLECULES, EPOCH, SAMPLE, MEMORY),
+         {key: (row[0], [*map(_paper, row[1:]), *_costs(costs[key])[1:]]) for key, row in paper.TABLE_3.items()},
+         (COST_FOOTNOTE,)),
+        ("5", "The epsilon_theta of the SymDiff models for QM9", (BACKBONE, *SIZES),
+         {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_5.items()}, ()),
+        ("6", "The EDM models for QM9", (PARAMETERS, *EGNN_SIZES),
+         {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()}, ()),
+        ("8", "Finetuning a pretrained DiT on QM9", QUALITY,
+         {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_8.items()}, ()),
+    ]  # fmt: skip
+    tables, placed = [], set()
+    for number, title, columns, theirs, footnotes in specs:
+        rows = []
+        for key, (label, cells) in theirs.items():
+            rows.append(Row(key, label, "paper", tuple(cells)))
+            rows += _our_rows(ours.get(key, []), key, label, columns, over_seeds)
+            placed.add(key)
+        if "symdiff_star" in theirs:
+            footnotes = (*footnotes, STAR_FOOTNOTE)
+        tables.append(Table(number, title, columns, tuple(rows), footnotes))
+    rest = [run for run in runs if run.key not in placed]
+    if rest:
+        groups: dict[Any, list[Run]] = defaultdict(list)
+        for run in rest:
+            groups[(run.key, run.label) if run.key else run.folder].append(run)
+        columns = (PARAMETERS, *QUALITY, EPOCH, SAMPLE)
+        rows = [row for g in groups.values() for row in _our_rows(g, g[0].key, g[0].label, columns, over_seeds)]
+        note = "Models that the paper has no row for: CPU-sized presets, and presets whose sizes were changed."
+        tables.append(Table("other", "Other runs", columns, tuple(rows), (note,)))
+    return tables
+
+
+def command_for(key: str) -> str:
+    """The command that trains and evaluates a row; "" for methods that are not in this repository."""
+    if key in PRESETS or key in EGNN_BASELINES:
+        return f"./run_qm9.sh {key}"
+    if key == "data":
+        return "python -m symdiff_plugin.evaluate --data test"
+    return FINETUNING if key.startswith("dit_ft") else ""
+
+
+def _our_rows(
+    runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column], over_seeds: bool
+) -> list[Row]:
+    if not runs:
+        command = command_for(key) if key else ""
+        return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
+    if over_seeds and len(runs) > 1:
+        cells = tuple(_over_runs(runs, column) for column in columns)
+        note = f"mean and std over {len(runs)} trainings ({'; '.join(run.note for run in runs)})"
+        return [Row(key, label, "ours", cells, note)]
+    timed = any(column in (EPOCH, MEMORY) for column in columns)
+    rows = []
+    for run in runs:
+        device = run.config.get("device")
+        note = f"{run.note}, {device}" if timed and device else run.note
+        cells = tuple(_cell(*_measured(run, column.key), column) for column in columns)
+        rows.append(Row(key, label, "ours", cells, note))
+    return rows
+
+
+def _measured(run: Run, key: str) -> tuple[float | None, float | None]:
+    """A run's value for a column, and the standard deviation over its evaluation runs, in the table's unit."""
+    other: dict[str, Callable[[], Any]] = {
+        "parameters": lambda: run.parameters.get("total"),
+        "epsilon_theta": lambda: run.parameters.get("epsilon_theta"),
+        "epoch_seconds": lambda: run.epoch_seconds,
+        "memory_gb": lambda: None,
+    }
+    if key in other:
+        value = other[key]()
+        return (value / 1e6 if key in ("parameters", "epsilon_theta") and value is not None else value), None
+    sources = {c.key: run.config.get("architecture") or {} for c in SIZES}
+    sources.update({c.key: run.config.get("args") or {} for c in EGNN_SIZES})
+    if key in sources:
+        return sources[key].get(key), None
+    scale = 1 if key in ("test_nll", "seconds_per_sample") else 100
+    value, std = run.metrics.get(key), (run.metrics.get("std") or {}).get(key)
+    return (
+        value * scale if is_number(value) else None,
+        std * scale if is_number(std) and run.metrics.get("n_runs", 1) >= 2 else None,
+    )
+
+
+def _over_runs(runs: Sequence[Run], column: Column) -> Cell:
+    values = [value for value, _ in (_measured(run, column.key) for run in runs) if value is not None]
+    if not values:
+        return Cell()
+    sizes = column in (PARAMETERS, BACKBONE, *SIZES, *EGNN_SIZES)
+    return _cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 and not sizes else None, column)
+
+
+def _cell(value: float | None, std: float | None, column: Column) -> Cell:
+    if not is_number(value):
+        return Cell()
+    digits = column.digits
+    if column in (EPOCH, SAMPLE, PARAMETERS) and value and abs(value) < 0.1:
+        digits = 4  # a fast sampler or a tiny model would else read 0.00
+    text = f"{value:.{digits}f}{column.suffix}"
+    return Cell(value, std, text if std is None else f"{text} ± {std:.{digits}f}")
+
+
+def _paper(text: str, suffix: str = "") -> Cell:
+    """A cell from the paper's digits, "mean" or "mean std"."""
+    if not text:
+        return Cell()
+    value, *std = text.split()
+    return Cell(float(value), float(std[0]) if std else None, " ± ".join([value + suffix, *std]))
+
+
+def _costs(cost: paper.Cost) -> list[Cell]:
+    values = (cost.parameters, cost.epoch_seconds, cost.sample_seconds, cost.memory_gb)
+    columns = (PARAMETERS, EPOCH, SAMPLE, MEMORY)
+    return [
+        Cell() if value is None else Cell(float(value), None, f"{value:.{column.digits}f}{column.suffix}")
+        for value, column in zip(values, columns, strict=True)
+    ]

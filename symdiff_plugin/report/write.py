@@ -1,0 +1,67 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from symdiff_plugin.files import replacing, write_json
+from symdiff_plugin.report.page import page
+from symdiff_plugin.report.plots import distributions, learning_curves, sample_grid
+from symdiff_plugin.report.reference import Statistics
+from symdiff_plugin.report.render import to_latex, to_markdown
+from symdiff_plugin.report.runs import Run
+from symdiff_plugin.report.tables import build_tables
+from symdiff_plugin.report.viewer import INSTALL, have_plotly, viewer
+
+
+def write_report(
+    out: Path,
+    runs: Sequence[Run],
+    skipped: Sequence[tuple[Path, str]] = (),
+    reference: tuple[Statistics, str] | None = None,
+    over_seeds: bool = False,
+) -> list[Path]:
+    """Write ``report.md``, ``tables.tex``, ``report.json``, ``report.html`` and the plots into ``out``.
+
+    Args:
+        out: made if missing; files of an earlier report are replaced.
+        runs, skipped: from :func:`symdiff_plugin.report.runs.read_runs`.
+        reference: from :func:`symdiff_plugin.report.reference.qm9_reference`.
+        over_seeds: one row a model, mean and standard deviation over its runs.
+
+    Returns:
+        What was written, the page last.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tables = build_tables(runs, over_seeds)
+    pictures = []
+    if learning_curves(out / "learning_curves.png", runs):
+        pictures.append(("Learning curves", out / "learning_curves.png"))
+    if distributions(out / "distributions.png", runs, reference):
+        pictures.append(("Distributions beside QM9", out / "distributions.png"))
+    for index, run in enumerate(runs):
+        path = out / f"samples_{index}.png"  # two folders may have one name
+        if sample_grid(path, run):
+            pictures.append((f"Samples of {run.folder.name}", path))
+    if have_plotly():
+        in_3d = viewer(runs)
+    else:
+        in_3d = f"<p>Molecules in 3D need plotly: <code>{escape(INSTALL)}</code>, then make the report again.</p>"
+    _write(out / "report.md", to_markdown(tables, skipped))
+    _write(out / "tables.tex", to_latex(tables))
+    left_out = [{"folder": str(folder), "reason": reason} for folder, reason in skipped]
+    record = {"paper": "Zhang et al. 2024", "over_seeds": over_seeds, "tables": [table.record() for table in tables]}
+    write_json(out / "report.json", {**record, "left_out": left_out})
+    _write(out / "report.html", page(tables, pictures, in_3d, skipped))
+    texts = [out / name for name in ("report.md", "tables.tex", "report.json")]
+    return [*texts, *(path for _, path in pictures), out / "report.html"]
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text)
