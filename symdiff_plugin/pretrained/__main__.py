@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "list":
             for name in available():
                 card = load(name).card
-                print(f"{name}: {card['model']}, {card['parameters']:,} parameters, trained on {card['dataset']}")
+                size = f"{card['weights']['numbers']:,} parameters"
+                print(f"{name}: {card['model']}, {size}, trained on {card['dataset']}")
             return 0
         written = export(options.run, options.name, options.folder or FOLDER)
         load(options.name, folder=options.folder or FOLDER)  # what was written must be readable

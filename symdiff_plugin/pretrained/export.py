@@ -61,15 +61,9 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
     except (AttributeError, TypeError, ValueError) as error:
         raise PretrainedError(f"{run / 'config.json'} is not a model that can be exported ({error})") from error
     _check(state, gamma, dynamics.state_dict(), run / WEIGHTS)
-    weights = {key: state[_PREFIX + key].float().contiguous() for key in sorted(dynamics.state_dict())}
-    content = safetensors.torch.save(weights)
-    path = folder / f"{name}.safetensors"
     card = {
-        "format": FORMAT,
-        "name": name,
         "model": args.model,
         "architecture": architecture_of(dynamics),
-        "parameters": sum(value.numel() for value in weights.values()),
         "dataset": args.dataset,
         "remove_h": bool(args.remove_h),
         "atom_types": atom_types,
@@ -81,16 +75,34 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
             "noise_schedule": args.diffusion_noise_schedule,
             "noise_precision": args.diffusion_noise_precision,
         },
-        "weights": {
-            "file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-            "dtype": "float32", "from": WEIGHTS,
-        },
         "training": _training(run, args.batch_size, args.ema_decay),
         "metrics": _metrics(run),
+    }
+    return store(folder, name, {key: state[_PREFIX + key] for key in dynamics.state_dict()}, card)
+
+
+def store(folder: Path, name: str, weights: dict[str, Tensor], card: dict[str, Any]) -> list[Path]:
+    """Write the two files of a model, both or neither; what the card says of the weights is added here.
+
+    Args:
+        folder: where; made if missing.
+        name: of the model.
+        weights: the state dict of the network; stored as float32.
+        card: what :func:`symdiff_plugin.pretrained.load` reads, save ``format``, ``name`` and ``weights``.
+
+    Raises:
+        OSError: a file cannot be written; what was there before is untouched.
+    """
+    content = safetensors.torch.save({key: weights[key].float().contiguous() for key in sorted(weights)})
+    path = folder / f"{name}.safetensors"
+    about = {
+        "file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "dtype": "float32",
+        "numbers": sum(value.numel() for value in weights.values()),
     }  # fmt: skip
     with replacing(path, "wb") as file:
         file.write(content)
-        write_json(folder / f"{name}.json", card)  # inside: if it fails, the weights are not put in place either
+        # Inside: if the card cannot be written, the weights are not put in place either.
+        write_json(folder / f"{name}.json", {"format": FORMAT, "name": name, "weights": about, **card})
     return [path, folder / f"{name}.json"]
 
 
@@ -126,7 +138,7 @@ def _training(run: Path, batch_size: int, ema_decay: float) -> dict[str, Any]:
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
     record["commit"] = (config.get("versions") or {}).get("commit")
-    record |= {"batch_size": batch_size, "ema_decay": ema_decay}
+    record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": WEIGHTS}
     path = run / HISTORY
     rows = read_rows(path) if path.is_file() else []
     tested = [row for row in rows if row.get("val_nll") is not None]
