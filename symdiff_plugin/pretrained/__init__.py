@@ -67,13 +67,13 @@ class Pretrained:
         return self.sizes[torch.multinomial(self.probabilities, n_samples, replacement=True)]
 
 
-def available(folder: Path = FOLDER) -> list[str]:
-    """The names of the models in ``folder``, sorted."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+def available(folder: Path | None = None) -> list[str]:
+    """The names of the models in ``folder`` (the package's own), sorted."""
+    return sorted(path.stem for path in (folder or FOLDER).glob("*.json"))
 
 
 def load(
-    name: str, device: torch.device | str = "cpu", precision: str = "fp32", folder: Path = FOLDER
+    name: str, device: torch.device | str = "cpu", precision: str = "fp32", folder: Path | None = None
 ) -> Pretrained:
     """Load a model, its file checked to the last byte.
 
@@ -81,11 +81,12 @@ def load(
         name: one of :func:`available`.
         device: where it is put.
         precision: ``fp32``, or ``bf16`` for autocast inside the network.
-        folder: where the files are.
+        folder: where the files are; the package's own if not given.
 
     Raises:
         PretrainedError: there is no model of that name, or its files are damaged or of another version.
     """
+    folder = folder or FOLDER
     if name not in available(folder):
         there = ", ".join(available(folder)) or "none is there: make one with python -m symdiff_plugin.pretrained"
         raise PretrainedError(f"no pretrained model is called {name!r} (available: {there})")

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{name}: {card['model']}, {size}, trained on {card['dataset']}")
             return 0
         written = export(options.run, options.name, options.folder or FOLDER)
-        load(options.name, folder=options.folder or FOLDER)  # what was written must be readable
+        load(options.name, folder=options.folder)  # what was written must be readable
     except (PretrainedError, EvaluationError) as error:
         return _refuse(parser.prog, error, 2)
     except EdmError as error:
