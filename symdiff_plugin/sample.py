@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.command_line import OneLineParser, refuse
 from symdiff_plugin.presets import PRECISIONS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PICTURED = 20
 _ORDER = ("valid", "not valid", "in pieces", "not finite")  # of Perceived.words, in the picture
+_MEASURED = ("atom_stability", "molecule_stability", "validity", "connected")  # of a card's metrics, in the table
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived],
         "rule": RULE,
         "pretrained": model.name,
         "sha256": model.card["weights"]["sha256"],
+        "measured_with_edm": model.card.get("metrics"),
         **settings,
         "batch_sizes": [[size, len(list(equal))] for size, equal in itertools.groupby(sampled.batch_sizes)],
         **fractions(perceived),
@@ -173,6 +175,10 @@ def table(record: dict[str, Any]) -> str:
         ("By the rule", record["rule"]),
         ("Not EDM's", "its stability and validity come from python -m symdiff_plugin.evaluate"),
     ]
+    measured = {name: (record["measured_with_edm"] or {}).get(name) for name in _MEASURED}
+    if all(isinstance(value, float | int) for value in measured.values()):
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in measured.items())
+        rows.append(("With EDM", f"{words} (when the model was made)"))
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in rows)
 
@@ -226,21 +232,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = options.out or Path("samples") / options.pretrained
         written = write(out, sampled.molecules, perceived, record)
     except (PretrainedError, EvaluationError) as error:
-        return _refuse(parser.prog, error, 2)
+        return refuse(parser.prog, error, 2)
     except OSError as error:
         where = error.filename or options.out
-        return _refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
-        return _refuse(parser.prog, "interrupted, nothing was written", 130)
+        return refuse(parser.prog, "interrupted, nothing was written", 130)
     print(f"{model.name}: {model.card['model']}, {model.device}, {options.precision}, seed {options.seed}")
     print(table(record))
     print("Written: " + ", ".join(map(str, written)))
     return 0
-
-
-def _refuse(prog: str, message: object, status: int) -> int:
-    print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

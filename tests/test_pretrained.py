@@ -29,6 +29,7 @@ CARD: dict[str, Any] = {
     "model": "symdiff", "architecture": SMALL, "dataset": "qm9", "atom_types": list("HCNOF"),
     "include_charges": True, "normalize_factors": [1, 4, 10], "n_nodes": {"5": 2, "9": 3, "3": 1},
     "diffusion": {"steps": 12, "noise_schedule": "polynomial_2", "noise_precision": 1e-5},
+    "metrics": {"atom_stability": 0.75, "molecule_stability": 0.125, "validity": 0.5, "connected": 0.25},
 }  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def test_the_command_leaves_all_its_files(shipped: Path, capsys: pytest.CaptureF
     out = Path("samples/tiny")
     assert sorted(path.name for path in out.iterdir()) == names
     said = capsys.readouterr().out
-    for words in ("Connected", "Validity", "DetermineBondOrders", "Not EDM's", "samples/tiny/molecules.sdf"):
+    for words in ("Connected", "Validity", "DetermineBondOrders", "Not EDM's", "atom stability 75.0%", "molecules.sdf"):
         assert words in said
     molecules, comments = read_xyz(out / "molecules.xyz")
     assert len(molecules) == len(comments) == 7
@@ -211,3 +212,10 @@ def test_the_shipped_models_are_whole_and_say_how_they_were_trained() -> None:
         assert model.card["training"]["command"]
         assert model.card["training"]["commit"]
         assert model.card["weights"]["bytes"] < 20e6  # it is in everybody's clone
+
+
+def test_the_table_does_without_what_was_not_measured() -> None:
+    record = {"connected": 1.0, "validity": 0.5, "uniqueness": 1.0, "non_finite": 0.0, "seconds_per_sample": 0.5,
+              "n_samples": 2, "rule": "a rule"}  # fmt: skip
+    for metrics in (None, {}, {"atom_stability": 0.5, "molecule_stability": None}):
+        assert "With EDM" not in sample.table({**record, "measured_with_edm": metrics})

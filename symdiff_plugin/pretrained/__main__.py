@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.command_line import OneLineParser, refuse
 
 
 def _parser() -> OneLineParser:
@@ -45,18 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = export(options.run, options.name, options.folder or FOLDER)
         load(options.name, folder=options.folder)  # what was written must be readable
     except (PretrainedError, EvaluationError) as error:
-        return _refuse(parser.prog, error, 2)
+        return refuse(parser.prog, error, 2)
     except EdmError as error:
-        return _refuse(parser.prog, error, error.exit_code)
+        return refuse(parser.prog, error, error.exit_code)
     except OSError as error:
-        return _refuse(parser.prog, f"{error.filename}: {error.strerror or error}; make room or check the folder", 1)
+        return refuse(parser.prog, f"{error.filename}: {error.strerror or error}; make room or check the folder", 1)
     print("Written: " + ", ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written))
     return 0
-
-
-def _refuse(prog: str, message: object, status: int) -> int:
-    print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":
