@@ -34,16 +34,17 @@ def test_fractions_count_each_molecule_once():
 
 def test_an_sdf_file_gives_the_molecules_back(tmp_path):
     radical = Molecule(REAL[4].symbols[:-1], REAL[4].positions[:-1])
-    given = [*REAL, NOWHERE, radical]
+    far = Molecule(REAL[4].symbols, 1e5 * REAL[4].positions)
+    given = [*REAL, NOWHERE, radical, far]
     perceived = [perceive(molecule) for molecule in given]
     path = tmp_path / "molecules.sdf"
-    assert write_sdf(path, perceived) == len(REAL) + 1
+    assert write_sdf(path, perceived) == len(REAL) + 2
     read = list(Chem.SDMolSupplier(str(path), removeHs=False, sanitize=False))
-    assert [int(mol.GetProp("sample")) for mol in read] == [*range(len(REAL)), len(REAL) + 1]
-    for mol, molecule in zip(read, [*REAL, radical], strict=True):
+    assert [int(mol.GetProp("_Name")) for mol in read] == [*range(len(REAL)), len(REAL) + 1, len(REAL) + 2]
+    for mol, molecule in zip(read, [*REAL, radical, far], strict=True):
         assert [atom.GetSymbol() for atom in mol.GetAtoms()] == list(molecule.symbols)
         np.testing.assert_allclose(mol.GetConformer().GetPositions(), molecule.positions, atol=1e-4)
-    assert read[-1].GetProp("verdict") == "not valid"
+    assert [mol.GetProp("verdict") for mol in read[-2:]] == ["not valid", "in pieces"]
     for mol, record in zip(Chem.SDMolSupplier(str(path)), MOLECULES, strict=False):  # sanitised: bond orders are right
         smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
-        assert smiles == mol.GetProp("smiles") == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert smiles == mol.GetProp("SMILES") == Chem.CanonSmiles(record["smiles"], useChiral=0)

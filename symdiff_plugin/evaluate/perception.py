@@ -21,6 +21,7 @@ from symdiff_plugin.evaluate.molecules import Molecule
 from symdiff_plugin.files import replacing
 
 RULE = "RDKit's DetermineBondOrders (charge 0) and sanitisation; bonds below 1.15 x the sum of RDKit's covalent radii"
+_WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
 _TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
 
 
@@ -91,8 +92,8 @@ def fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
 def write_sdf(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> int:
     """Write the finite molecules as one SDF file, whole or not at all; returns how many.
 
-    Each has the fields ``sample`` (its index), ``verdict`` and ``smiles``; the bonds of one that is not valid are all
-    single, which is how they were found.
+    A record's title is the molecule's place, from 0; its properties are ``verdict`` and, where it is valid, ``SMILES``.
+    The bonds of one that is not valid are all single, which is how they were found.
 
     Raises:
         OSError: the file cannot be written.
@@ -102,10 +103,16 @@ def write_sdf(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> i
         for index, one in enumerate(perceived):
             if not one.finite:
                 continue  # the format has no place for NaN
-            fields = {"sample": str(index), "verdict": one.words, "smiles": one.smiles or ""}
+            mol = Chem.Mol(one.mol)
+            mol.SetProp("_Name", str(index))
+            far = bool((np.abs(mol.GetConformer().GetPositions()) > _WIDEST_V2000).any())
             with rdBase.BlockLogs():
-                block = Chem.MolToMolBlock(one.mol, kekulize=one.smiles is not None)
-            file.write(block + "".join(f">  <{name}>\n{value}\n\n" for name, value in fields.items()) + "$$$$\n")
+                mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
+                file.write(Chem.MolToMolBlock(mol, kekulize=one.smiles is not None, forceV3000=far))
+            file.write(f"> <verdict>\n{one.words}\n\n")
+            if one.smiles:
+                file.write(f"> <SMILES>\n{one.smiles}\n\n")
+            file.write("$$$$\n")
             written += 1
     return written
 

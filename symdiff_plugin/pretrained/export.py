@@ -146,7 +146,9 @@ def _training(run: Path, batch_size: int, ema_decay: float) -> dict[str, Any]:
         best = min(tested, key=lambda row: row["val_nll"])
         record["epochs"] = best["epoch"] + 1
         record["steps"] = _steps(run, best["epoch"])
-        record["seconds"] = round(sum(row["seconds"] for row in rows if row["epoch"] <= best["epoch"]), 1)
+        for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
+            spent = [row.get(key) for row in rows if row["epoch"] <= best["epoch"]]
+            record[key] = None if None in spent else round(sum(spent), 1)
         record["train_loss"] = best.get("train_loss")
         record |= {"val_nll": best["val_nll"], "test_nll": best.get("test_nll")}
     return record
