@@ -23,24 +23,20 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from rdkit import Chem, RDLogger
-from rdkit.Chem.rdDetermineBonds import DetermineBondOrders
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from symdiff_plugin import PRESETS, build_dynamics
 from symdiff_plugin.data import DataError, load_split
-from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces
 from symdiff_plugin.evaluate.molecules import Molecule, from_padded, write_xyz
+from symdiff_plugin.evaluate.perception import fractions, perceive
 from symdiff_plugin.evaluate.picture import write_picture
 from symdiff_plugin.files import write_json
 
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
 TYPE_SCALE, NUMBER_SCALE = 4.0, 10.0  # EDM divides the features by these (normalize_factors [1, 4, 10])
 NF = len(SYMBOLS) + 1
-TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
 
 
 def load_molecules(datadir: str, split: str, max_atoms: int = 29) -> tuple[Tensor, Tensor]:
@@ -150,45 +146,10 @@ def train(
     return average, curve
 
 
-def canonical_smiles(molecule: Molecule) -> str | None:
-    """The SMILES that RDKit finds for one neutral, connected, finite molecule, or None: the rule of validity.
-
-    Atoms are bonded by distance (symdiff_plugin.evaluate.bonds); RDKit's DetermineBondOrders looks, in at most
-    1,000 trials, for bond orders and formal charges of sum zero; the result must pass RDKit's sanitisation. On
-    real QM9 it accepts 500 of 500 molecules tried. It is neither EDM's rule of validity nor of stability.
-    """
-    pairs = bonded_pairs(molecule)
-    if not molecule.is_finite or count_pieces(len(molecule), pairs) != 1:
-        return None
-    graph = Chem.RWMol()
-    conformer = Chem.Conformer(len(molecule))
-    for index, (symbol, point) in enumerate(zip(molecule.symbols, molecule.positions, strict=True)):
-        atom = Chem.Atom(symbol)
-        atom.SetNoImplicit(True)  # every hydrogen is there; none may be added to mend a valence
-        graph.AddAtom(atom)
-        conformer.SetAtomPosition(index, [float(value) for value in point])
-    for i, j in pairs:
-        graph.AddBond(int(i), int(j), Chem.BondType.SINGLE)
-    graph.AddConformer(conformer)
-    try:
-        DetermineBondOrders(graph, charge=0, embedChiral=False, **TRIALS)
-        Chem.SanitizeMol(graph)
-    except (ValueError, RuntimeError):  # no assignment found, or an impossible valence
-        return None
-    return Chem.MolToSmiles(Chem.RemoveHs(graph))
-
-
 def assess(molecules: list[Molecule]) -> tuple[dict[str, float], list[str | None], list[int]]:
     """Fractions of the samples, each one's SMILES (None: not valid), and into how many pieces it falls."""
-    smiles = [canonical_smiles(molecule) for molecule in molecules]
-    valid = [one for one in smiles if one is not None]
-    pieces = [count_pieces(len(molecule), bonded_pairs(molecule)) for molecule in molecules]
-    return {
-        "validity": len(valid) / len(molecules),
-        "uniqueness": len(set(valid)) / max(len(valid), 1),
-        "connected": float(np.mean(np.array(pieces) == 1)),
-        "non_finite": float(np.mean([not molecule.is_finite for molecule in molecules])),
-    }, smiles, pieces
+    perceived = [perceive(molecule) for molecule in molecules]
+    return fractions(perceived), [one.smiles for one in perceived], [one.pieces for one in perceived]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -222,7 +183,6 @@ def main() -> None:
         print("=" * 100 + f"\nTHIS IS NOT EDM: {arguments.because}\nThe standalone example runs instead; its "
               "numbers do not compare with EDM's.\n" + "=" * 100)  # fmt: skip
     torch.manual_seed(arguments.seed)
-    RDLogger.DisableLog("rdApp.*")  # a wrong valence is a result here, not an error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     z_0, mask = load_molecules(arguments.datadir, "train", arguments.max_atoms)
     dynamics = build_dynamics(arguments.model, in_node_nf=NF).to(device)

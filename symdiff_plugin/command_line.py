@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import NoReturn
 
 
@@ -11,3 +12,9 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def refuse(prog: str, message: object, status: int) -> int:
+    """Say on stderr, in one line, why ``prog`` ends with the exit status ``status``, and return that."""
+    print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
+    return status

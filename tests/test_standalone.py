@@ -19,6 +19,7 @@ from torch import nn
 from symdiff_plugin.data.splits import make_molecule, tabulate
 from symdiff_plugin.data.store import save
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
+from symdiff_plugin.evaluate.perception import canonical_smiles
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "standalone_qm9.py"
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -127,11 +128,11 @@ def test_the_perfect_network_has_no_loss_and_samples_the_molecule(example, datad
 
 def test_validity_finds_the_smiles_of_real_molecules_and_refuses_the_others(example):
     for molecule, record in zip(REAL, MOLECULES, strict=True):
-        assert example.canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
-        assert example.canonical_smiles(Molecule(molecule.symbols, 3 * molecule.positions)) is None
-        assert example.canonical_smiles(Molecule(molecule.symbols, np.nan * molecule.positions)) is None
+        assert canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert canonical_smiles(Molecule(molecule.symbols, 3 * molecule.positions)) is None
+        assert canonical_smiles(Molecule(molecule.symbols, np.nan * molecule.positions)) is None
         without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
-        assert example.canonical_smiles(without_an_atom) is None
+        assert canonical_smiles(without_an_atom) is None
     nowhere = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
     metrics, smiles, pieces = example.assess([REAL[4], REAL[4], REAL[5], nowhere])
     assert metrics == {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}

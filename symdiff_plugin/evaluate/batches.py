@@ -7,6 +7,8 @@ whatever the model; and it is one number, so that an evaluation can be repeated 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from symdiff_plugin.benchmark.memory import free_memory, peak_memory
@@ -34,13 +36,26 @@ def choose_batch_size(run: TrainedRun, free: int | None = None) -> int:
     Raises:
         EvaluationError: memory cannot be measured on the run's device.
     """
-    device = run.device
+    return fitting(lambda n_molecules: denoise(run, n_molecules), run.device, free)
+
+
+def fitting(denoise: Callable[[int], None], device: torch.device, free: int | None = None) -> int:
+    """The number of molecules to sample at once, from 1 to ``AT_MOST`` of the device.
+
+    Args:
+        denoise: does one step for that many molecules of the largest size; called with 1 and ``MEASURED``.
+        device: where.
+        free: bytes of memory that can be had; measured if not given.
+
+    Raises:
+        EvaluationError: memory cannot be measured on that device.
+    """
     if device.type not in AT_MOST:
         raise EvaluationError(f"--batch_size auto needs a cpu or cuda device, not {device}: give a number")
     try:
         if device.type == "cuda":
-            denoise(run, 1)  # the first call allocates the workspaces of cuBLAS and its like
-        needed = peak_memory(lambda: denoise(run, MEASURED), device) / MEASURED
+            denoise(1)  # the first call allocates the workspaces of cuBLAS and its like
+        needed = peak_memory(lambda: denoise(MEASURED), device) / MEASURED
     except torch.cuda.OutOfMemoryError:
         return 1
     budget = SHARE * (free_memory(device) if free is None else free)

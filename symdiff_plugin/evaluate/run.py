@@ -82,16 +82,10 @@ def load_run(
         EdmError: EDM is missing or unpatched.
     """
     folder = Path(folder)
-    args = _read_arguments(folder)
+    args = read_arguments(folder)
     name = None if untrained else checkpoint or _best_weights(args)
-    weights = None if name is None else _read_weights(folder, name)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        args.device = torch.device(device)
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise EvaluationError(f"--device {device} cannot be used here ({_first_line(error)})") from error
+    weights = None if name is None else read_weights(folder, name)
+    args.device = usable_device(device)
     args.cuda = args.device.type == "cuda"
     args.datadir = str(datadir or getattr(args, "datadir", ""))
     args.batch_size = batch_size or args.batch_size
@@ -113,7 +107,7 @@ def load_run(
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise EvaluationError(
-                f"{folder / 'config.json'} does not describe a model ({_first_line(error)}): train again"
+                f"{folder / 'config.json'} does not describe a model ({first_line(error)}): train again"
             ) from error
     if prop_dist is not None:
         prop_dist.set_normalizer(norms)
@@ -123,7 +117,28 @@ def load_run(
     return TrainedRun(folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name)
 
 
-def _read_arguments(folder: Path) -> argparse.Namespace:
+def usable_device(name: str | None) -> torch.device:
+    """The device called ``name``; a GPU if there is one, by default.
+
+    Raises:
+        EvaluationError: there is no such device here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EvaluationError(f"--device {name} cannot be used here ({first_line(error)})") from error
+    return device
+
+
+def read_arguments(folder: Path) -> argparse.Namespace:
+    """The arguments of the run in ``folder``, from its ``config.json``.
+
+    Raises:
+        EvaluationError: it is missing, or describes no run.
+    """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not there: give the folder of a run, such as outputs/symdiff")
     path = folder / "config.json"
@@ -135,7 +150,7 @@ def _read_arguments(folder: Path) -> argparse.Namespace:
     try:
         args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{path} is no configuration of a run ({_first_line(error)}): train again") from error
+        raise EvaluationError(f"{path} is no configuration of a run ({first_line(error)}): train again") from error
     lacking = [name for name in ("model", "dataset", "batch_size", "conditioning") if not hasattr(args, name)]
     if lacking:
         raise EvaluationError(f"{path} lacks {lacking[0]!r}: train again")
@@ -147,7 +162,12 @@ def _best_weights(args: argparse.Namespace) -> str:
     return "generative_model_ema.npy" if getattr(args, "ema_decay", 0) > 0 else "generative_model.npy"
 
 
-def _read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The state dict in the file ``name`` of a run, on the CPU.
+
+    Raises:
+        EvaluationError: it is missing, damaged, or holds something else.
+    """
     path = folder / name
     if not path.is_file():
         raise EvaluationError(
@@ -156,7 +176,7 @@ def _read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers of zip, pickle and old formats raise
-        raise EvaluationError(f"{path} is damaged or holds no weights ({_first_line(error)[:80]})") from error
+        raise EvaluationError(f"{path} is damaged or holds no weights ({first_line(error)[:80]})") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise EvaluationError(f"{path} holds no weights of a model")
     return weights
@@ -183,8 +203,9 @@ def _check_data(args: argparse.Namespace) -> None:
     try:
         check_datadir(args.datadir)
     except DataError as error:
-        raise EvaluationError(f"{_first_line(error)} (or name another folder with --datadir)") from error
+        raise EvaluationError(f"{first_line(error)} (or name another folder with --datadir)") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type's name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

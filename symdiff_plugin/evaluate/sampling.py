@@ -10,59 +10,21 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.by_size import in_batches
 from symdiff_plugin.evaluate.molecules import Molecule, from_padded
-from symdiff_plugin.evaluate.run import EvaluationError, TrainedRun
+from symdiff_plugin.evaluate.run import TrainedRun
 from symdiff_plugin.progress import counting
-
-# Beyond this a float32 sampler overflows within some steps, and no molecule is meant.
-DIVERGED = 1e8
-
-
-class Watched(nn.Module):
-    """A dynamics whose diverged molecules are noted and silenced: the noise predicted for them is zero.
-
-    One molecule with NaN would fail EDM's assertion that positions are centred (``--debug_checks``) for its whole
-    batch.
-
-    Args:
-        dynamics: the network.
-        tick: called after every call.
-
-    Attributes:
-        diverged: (B,) bool, the molecules for which the network once returned, or was given, something not
-            finite or absurdly large; None before the first call.
-    """
-
-    def __init__(self, dynamics: nn.Module, tick: Callable[[], Any]) -> None:
-        super().__init__()
-        self.dynamics = dynamics
-        self.tick = tick
-        self.diverged: Tensor | None = None
-
-    def _forward(self, t: Tensor, xh: Tensor, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None) -> Tensor:
-        """As EDM calls it; see :meth:`symdiff_plugin.dynamics.DiTDynamics._forward`."""
-        out = self.dynamics._forward(t, xh, node_mask, edge_mask, context)
-        lost = ~((out.abs() < DIVERGED) & (xh.abs() < DIVERGED)).all(dim=(1, 2))
-        self.diverged = lost if self.diverged is None else self.diverged | lost
-        self.tick()
-        return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
-
-    def sampling(self) -> AbstractContextManager[Any]:
-        """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""
-        return getattr(self.dynamics, "sampling", contextlib.nullcontext)()
+from symdiff_plugin.watched import Watched
 
 
 @contextlib.contextmanager
@@ -115,22 +77,12 @@ def sample_molecules(run: TrainedRun, n_samples: int, batch_size: int) -> Sample
     start = time.monotonic()
     sizes = run.nodes_dist.sample(n_samples)
     context = None if run.prop_dist is None else run.prop_dist.sample_batch(sizes)
-    order = torch.argsort(sizes, descending=True, stable=True)
-    molecules: dict[int, Molecule] = {}
-    batch_sizes: list[int] = []
     with counting(f"Sampling {n_samples:,} molecules", n_samples, "molecules") as advance:
-        while len(molecules) < n_samples:
-            batch = order[len(molecules) :][:batch_size]
-            state = _generators(run.device)
-            sampled = _sample_batch(run, sizes[batch], None if context is None else context[batch], advance)
-            if sampled is None:
-                batch_size = _halve(len(batch), int(sizes[batch[0]]))
-                _restore(run.device, state)
-                continue
-            molecules.update(zip(batch.tolist(), sampled, strict=True))
-            batch_sizes.append(len(batch))
-    in_order = [molecules[index] for index in range(n_samples)]
-    return Samples(in_order, context, batch_sizes, time.monotonic() - start)
+        molecules, batch_sizes = in_batches(
+            sizes, batch_size, run.device,
+            lambda batch: _sample_batch(run, sizes[batch], None if context is None else context[batch], advance),
+        )  # fmt: skip
+    return Samples(molecules, context, batch_sizes, time.monotonic() - start)
 
 
 def _sample_batch(
@@ -159,25 +111,3 @@ def _sample_batch(
     types = one_hot.argmax(dim=-1).cpu().numpy()
     mask = node_mask.squeeze(-1).cpu().numpy()
     return from_padded(positions, types, mask, run.dataset_info["atom_decoder"])
-
-
-def _halve(n_molecules: int, n_atoms: int) -> int:
-    if n_molecules == 1:
-        raise EvaluationError(
-            f"a molecule of {n_atoms} atoms does not fit into the memory of the GPU: free it of other work, "
-            "or give --device cpu"
-        )
-    tqdm.write(f"Out of memory: sampling {n_molecules // 2} molecules at once, not {n_molecules}", file=sys.stderr)
-    torch.cuda.empty_cache()
-    return n_molecules // 2
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    """The state of torch's global generators: of the CPU and, if that is another, of the device."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def _restore(device: torch.device, state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

@@ -1,0 +1,173 @@
+"""A pretrained model from the folder of a run of ``main_qm9.py``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
+from symdiff_plugin.diffusion import schedule_of
+from symdiff_plugin.dynamics import build_dynamics
+from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.run import EvaluationError, first_line, read_arguments, read_weights
+from symdiff_plugin.files import replacing, write_json
+from symdiff_plugin.history import HISTORY, read_rows
+from symdiff_plugin.pretrained import FOLDER, FORMAT, PretrainedError, architecture_of
+
+WEIGHTS = "generative_model_ema.npy"
+METRICS = "metrics.json"
+_DRIFT = 0.05  # of gamma in an average; see _check
+_PREFIX, _GAMMA, _BUFFER = "dynamics.", "gamma.gamma", "buffer"
+
+
+def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
+    """Write ``NAME.safetensors`` and ``NAME.json``.
+
+    Args:
+        run: ``outputs/NAME``, with ``config.json``, ``generative_model_ema.npy`` (EDM's best by validation NLL) and,
+            where they are, ``history.jsonl`` and ``metrics.json``.
+        name: what the model shall be called: small letters, digits and hyphens.
+        folder: where the files go.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PretrainedError: the run is not one that this package can sample from.
+        EvaluationError: its files are missing or damaged.
+        EdmError: EDM, which knows the histogram of sizes, is missing.
+        OSError: a file cannot be written; what was there before is untouched.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise PretrainedError(f"--name {name!r}: use small letters, digits and hyphens, as in qm9-mini")
+    args = read_arguments(run)
+    if not is_plugin_model(args):
+        raise PretrainedError(f"{run} is a run of {args.model}: only the plugin's models can be exported")
+    if args.conditioning:
+        raise PretrainedError(f"{run} is a conditional model ({', '.join(args.conditioning)}): these are not exported")
+    state = read_weights(run, WEIGHTS)
+    dataset_info = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
+    atom_types = list(dataset_info["atom_decoder"])
+    try:
+        dynamics = build_dynamics(args.model, len(atom_types) + int(args.include_charges), **_settings(args))
+        gamma = schedule_of(args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision).gamma
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PretrainedError(f"{run / 'config.json'} is not a model that can be exported ({error})") from error
+    _check(state, gamma, dynamics.state_dict(), run / WEIGHTS)
+    card = {
+        "model": args.model,
+        "architecture": architecture_of(dynamics),
+        "dataset": args.dataset,
+        "remove_h": bool(args.remove_h),
+        "atom_types": atom_types,
+        "include_charges": bool(args.include_charges),
+        "normalize_factors": list(args.normalize_factors),
+        "n_nodes": {str(size): count for size, count in dataset_info["n_nodes"].items()},  # in EDM's order
+        "diffusion": {
+            "steps": args.diffusion_steps,
+            "noise_schedule": args.diffusion_noise_schedule,
+            "noise_precision": args.diffusion_noise_precision,
+        },
+        "training": _training(run, args.batch_size, args.ema_decay),
+        "metrics": _metrics(run),
+    }
+    return store(folder, name, {key: state[_PREFIX + key] for key in dynamics.state_dict()}, card)
+
+
+def store(folder: Path, name: str, weights: dict[str, Tensor], card: dict[str, Any]) -> list[Path]:
+    """Write the two files of a model, both or neither; what the card says of the weights is added here.
+
+    Args:
+        folder: where; made if missing.
+        name: of the model.
+        weights: the state dict of the network; stored as float32.
+        card: what :func:`symdiff_plugin.pretrained.load` reads, save ``format``, ``name`` and ``weights``.
+
+    Raises:
+        OSError: a file cannot be written; what was there before is untouched.
+    """
+    content = safetensors.torch.save({key: weights[key].float().contiguous() for key in sorted(weights)})
+    path = folder / f"{name}.safetensors"
+    about = {
+        "file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "dtype": "float32",
+        "numbers": sum(value.numel() for value in weights.values()),
+    }  # fmt: skip
+    with replacing(path, "wb") as file:
+        file.write(content)
+        # Inside: if the card cannot be written, the weights are not put in place either.
+        write_json(folder / f"{name}.json", {"format": FORMAT, "name": name, "weights": about, **card})
+    return [path, folder / f"{name}.json"]
+
+
+def _settings(args: Any) -> dict[str, Any]:
+    return {**architecture_overrides(args), "precision": "fp32"}
+
+
+def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor], path: Path) -> None:
+    if _GAMMA not in state or state[_GAMMA].shape != gamma.shape:
+        raise PretrainedError(f"{path} lacks EDM's table of {len(gamma)} gammas: it is not of this run")
+    # EDM averages the table too, a constant, and rounding moves it: by up to 2^-24 |gamma| / (1 - beta), 1e-2 at a beta
+    # of 0.9999. Ours is the table that the network was trained with. Precision 1e-4 instead of 1e-5 would be 2.3 away.
+    if not torch.allclose(state[_GAMMA].float(), gamma, rtol=0, atol=_DRIFT):
+        raise PretrainedError(f"{path} was trained with another noise schedule than config.json says")
+    ours = {key: tuple(value.shape) for key, value in expected.items()}
+    found = {
+        key.removeprefix(_PREFIX): tuple(value.shape) for key, value in state.items() if key not in (_GAMMA, _BUFFER)
+    }
+    if ours != found:
+        odd = next(key for key in (*ours, *found) if ours.get(key) != found.get(key))
+        raise PretrainedError(
+            f"{path} does not fit the model of config.json: {odd} should be {ours.get(odd, 'absent')} "
+            f"and is {found.get(odd, 'absent')}"
+        )
+    odd = next((key for key, value in state.items() if not value.isfinite().all()), None)
+    if odd is not None:
+        raise PretrainedError(f"{path} holds numbers that are not finite, in {odd}: the training diverged")
+
+
+def _training(run: Path, batch_size: int, ema_decay: float) -> dict[str, Any]:
+    """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    keys = ("command", "seed", "versions", "device")
+    record = {key: config.get(key) for key in keys}
+    record["commit"] = (config.get("versions") or {}).get("commit")
+    record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": WEIGHTS}
+    path = run / HISTORY
+    rows = read_rows(path) if path.is_file() else []
+    tested = [row for row in rows if row.get("val_nll") is not None]
+    if tested:
+        best = min(tested, key=lambda row: row["val_nll"])
+        record["epochs"] = best["epoch"] + 1
+        record["steps"] = _steps(run, best["epoch"])
+        for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
+            spent = [row.get(key) for row in rows if row["epoch"] <= best["epoch"]]
+            record[key] = None if None in spent else round(sum(spent), 1)
+        record["train_loss"] = best.get("train_loss")
+        record |= {"val_nll": best["val_nll"], "test_nll": best.get("test_nll")}
+    return record
+
+
+def _steps(run: Path, epoch: int) -> int | None:
+    """Optimiser steps up to the end of ``epoch``."""
+    path = run / "train_loss.jsonl"
+    rows = [row for row in read_rows(path) if row["epoch"] <= epoch] if path.is_file() else []
+    return rows[-1]["step"] if rows else None
+
+
+def _metrics(run: Path) -> dict[str, Any] | None:
+    """What ``python -m symdiff_plugin.evaluate`` measured, by EDM's rules; None if it did not."""
+    path = run / METRICS
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is damaged ({first_line(error)}): evaluate again") from error
+    return {key: value for key, value in record.items() if key not in ("run", "runs", "batch_sizes")}

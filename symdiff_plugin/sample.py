@@ -1,0 +1,248 @@
+"""``python -m symdiff_plugin.sample --pretrained NAME``: molecules from a pretrained model, without EDM."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symdiff_plugin.command_line import OneLineParser, refuse
+from symdiff_plugin.presets import PRECISIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from symdiff_plugin.evaluate.molecules import Molecule
+    from symdiff_plugin.evaluate.perception import Perceived
+    from symdiff_plugin.pretrained import Pretrained
+
+PICTURED = 20
+_ORDER = ("valid", "not valid", "in pieces", "not finite")  # of Perceived.words, in the picture
+_MEASURED = ("atom_stability", "molecule_stability", "validity", "connected")  # of a card's metrics, in the table
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Molecules in the order in which their sizes were drawn, molecules at once batch by batch, and seconds."""
+
+    molecules: list[Molecule]
+    batch_sizes: list[int]
+    seconds: float
+
+
+def sample_pretrained(model: Pretrained, n_samples: int, batch_size: int, seed: int = 0) -> Sampled:
+    """Draw molecules, their sizes from the histogram of the training set.
+
+    The same arguments on the same machine give the same molecules.
+
+    Args:
+        model: from :func:`symdiff_plugin.pretrained.load`.
+        n_samples: how many.
+        batch_size: how many at once.
+        seed: of torch's generators.
+
+    Returns:
+        The molecules, in Angstrom; one for which the network returned something not finite has NaN for coordinates.
+
+    Raises:
+        EvaluationError: a single molecule does not fit into the memory of the GPU.
+    """
+    import torch
+
+    from symdiff_plugin.evaluate.by_size import in_batches
+    from symdiff_plugin.progress import counting
+
+    start = time.monotonic()
+    torch.manual_seed(seed)
+    sizes = model.draw_sizes(n_samples)
+    with counting(f"Sampling {n_samples:,} molecules", n_samples, "molecules") as advance:
+        molecules, batch_sizes = in_batches(
+            sizes, batch_size, model.device, lambda batch: _sample_batch(model, sizes[batch], advance)
+        )
+    return Sampled(molecules, batch_sizes, time.monotonic() - start)
+
+
+def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], None]) -> list[Molecule] | None:
+    """Molecules of the given sizes (B,); None if the GPU's memory is too small."""
+    import numpy as np
+    import torch
+
+    from symdiff_plugin.diffusion import padded_mask, sample
+    from symdiff_plugin.evaluate.molecules import from_padded
+    from symdiff_plugin.watched import Watched
+
+    part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
+    calls = itertools.count()
+    dynamics = Watched(model.dynamics, lambda: (next(calls), advance(part)))
+    mask = padded_mask(sizes).to(model.device)
+    try:
+        x, types = sample(
+            dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale
+        )
+    except torch.cuda.OutOfMemoryError:
+        advance(-part * next(calls))
+        return None
+    positions = x.cpu().numpy()
+    positions[dynamics.diverged.cpu().numpy()] = np.nan
+    return from_padded(positions, types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
+
+
+def choose_batch_size(model: Pretrained) -> int:
+    """As many as memory and speed suggest; see :mod:`symdiff_plugin.evaluate.batches`. Draws random numbers.
+
+    Raises:
+        EvaluationError: memory cannot be measured on the model's device.
+    """
+    import torch
+
+    from symdiff_plugin.diffusion import centred_noise
+    from symdiff_plugin.evaluate.batches import fitting
+
+    @torch.no_grad()
+    def denoise(n_molecules: int) -> None:
+        mask = torch.ones(n_molecules, int(model.sizes.max()), 1, device=model.device)
+        time = torch.ones(1, 1, device=model.device)
+        model.dynamics._forward(time, centred_noise(mask, model.n_features), mask)
+
+    return fitting(denoise, model.device)
+
+
+def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived], settings: dict[str, Any]) -> dict:
+    """What ``summary.json`` holds: the settings and the fractions, with the rule that they are by."""
+    from symdiff_plugin.evaluate.perception import RULE, fractions
+
+    return {
+        "note": "without EDM: these fractions do not compare with EDM's validity and stability",
+        "rule": RULE,
+        "pretrained": model.name,
+        "sha256": model.card["weights"]["sha256"],
+        "measured_with_edm": model.card.get("metrics"),
+        **settings,
+        "batch_sizes": [[size, len(list(equal))] for size, equal in itertools.groupby(sampled.batch_sizes)],
+        **fractions(perceived),
+        "seconds_per_sample": sampled.seconds / len(sampled.molecules),
+    }
+
+
+def write(
+    folder: Path, molecules: Sequence[Molecule], perceived: Sequence[Perceived], record: dict[str, Any]
+) -> list[Path]:
+    """Write ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and ``summary.json``, all of them or none.
+
+    Raises:
+        OSError: something cannot be written; what was there before is untouched.
+    """
+    from symdiff_plugin.evaluate.molecules import write_xyz
+    from symdiff_plugin.evaluate.perception import write_sdf
+    from symdiff_plugin.evaluate.picture import write_picture
+    from symdiff_plugin.files import write_json
+
+    best = sorted(range(len(molecules)), key=lambda i: (_ORDER.index(perceived[i].words), perceived[i].pieces))
+    best = best[:PICTURED]
+    n_valid = sum(one.smiles is not None for one in perceived)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".samples.", dir=folder) as temporary:
+        new = Path(temporary)
+        write_xyz(new / "molecules.xyz", molecules, [one.smiles or one.words for one in perceived])
+        write_sdf(new / "molecules.sdf", perceived)
+        write_picture(
+            new / "samples.png",
+            [molecules[i] for i in best],
+            [(perceived[i].words, perceived[i].smiles is not None) for i in best],
+            f"{len(best)} of {len(molecules):,} samples, valid ones first ({n_valid:,} are valid)",
+        )
+        write_json(new / "summary.json", record)
+        names = sorted(path.name for path in new.iterdir())
+        for name in names:
+            os.replace(new / name, folder / name)
+    return [folder / name for name in names]
+
+
+def table(record: dict[str, Any]) -> str:
+    """The summary as aligned lines of text."""
+    rows = [
+        ("Connected", f"{record['connected']:7.2%}  (molecules in one piece)"),
+        ("Validity", f"{record['validity']:7.2%}  (neutral, in one piece, bond orders found by RDKit)"),
+        ("Uniqueness", f"{record['uniqueness']:7.2%}  (of the valid)"),
+        ("Non finite", f"{record['non_finite']:7.2%}"),
+        ("Seconds a sample", f"{record['seconds_per_sample']:.4g} ({record['n_samples']:,} samples)"),
+        ("By the rule", record["rule"]),
+        ("Not EDM's", "its stability and validity come from python -m symdiff_plugin.evaluate"),
+    ]
+    measured = {name: (record["measured_with_edm"] or {}).get(name) for name in _MEASURED}
+    if all(isinstance(value, float | int) for value in measured.values()):
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in measured.items())
+        rows.append(("With EDM", f"{words} (when the model was made)"))
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"  {label:{width}s}  {value}" for label, value in rows)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m symdiff_plugin.sample",
+        description="Sample molecules from a model that comes with the package; EDM is not needed.",
+        epilog="Writes molecules.xyz, molecules.sdf, samples.png and summary.json.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--pretrained", required=True, metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
+    add("--n_samples", type=int, default=100, help="molecules to sample (%(default)s)")
+    add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
+    add("--out", type=Path, help="folder of the results (samples/NAME)")
+    add("--device", help="cpu or cuda (cuda where there is one)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
+    add("--batch_size", default="auto", metavar="N|auto", help="molecules at once; auto looks at memory (%(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.n_samples < 1:
+        parser.error(f"--n_samples must be at least 1, not {options.n_samples}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
+    if options.batch_size != "auto" and not (options.batch_size.isdecimal() and int(options.batch_size)):
+        parser.error(f"--batch_size must be a number from 1 or auto, not {options.batch_size!r}")
+
+    # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.evaluate.perception import perceive
+    from symdiff_plugin.evaluate.run import EvaluationError, usable_device
+    from symdiff_plugin.pretrained import PretrainedError, load
+    from symdiff_plugin.progress import progress
+
+    try:
+        model = load(options.pretrained, usable_device(options.device), options.precision)
+        auto = options.batch_size == "auto"
+        batch_size = choose_batch_size(model) if auto else int(options.batch_size)
+        sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)
+        perceived = [perceive(one) for one in progress(sampled.molecules, "Finding bonds")]
+        settings = {
+            "n_samples": options.n_samples, "seed": options.seed, "batch_size": batch_size, "batch_size_auto": auto,
+            "precision": options.precision, "device": str(model.device),
+        }  # fmt: skip
+        record = summary(model, sampled, perceived, settings)
+        out = options.out or Path("samples") / options.pretrained
+        written = write(out, sampled.molecules, perceived, record)
+    except (PretrainedError, EvaluationError) as error:
+        return refuse(parser.prog, error, 2)
+    except OSError as error:
+        where = error.filename or options.out
+        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+    except KeyboardInterrupt:
+        return refuse(parser.prog, "interrupted, nothing was written", 130)
+    print(f"{model.name}: {model.card['model']}, {model.device}, {options.precision}, seed {options.seed}")
+    print(table(record))
+    print("Written: " + ", ".join(map(str, written)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""What RDKit makes of coordinates: real molecules of QM9 and spoilt ones, their SMILES and SDF."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from molecules import MOLECULES
+from rdkit import Chem
+
+from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.evaluate.perception import canonical_smiles, fractions, perceive, write_sdf
+
+REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
+NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
+
+
+def test_real_molecules_have_their_smiles_and_spoilt_ones_none():
+    for molecule, record in zip(REAL, MOLECULES, strict=True):
+        assert canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert perceive(molecule).words == "valid"
+        assert perceive(Molecule(molecule.symbols, 3 * molecule.positions)).words == "in pieces"
+        without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
+        assert canonical_smiles(without_an_atom) is None
+
+
+def test_fractions_count_each_molecule_once():
+    perceived = [perceive(molecule) for molecule in (REAL[4], REAL[4], REAL[5], NOWHERE)]
+    wanted = {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}
+    assert fractions(perceived) == wanted
+    assert perceived[3].words == "not finite"
+    with pytest.raises(ValueError, match="no molecules"):
+        fractions([])
+
+
+def test_an_sdf_file_gives_the_molecules_back(tmp_path):
+    radical = Molecule(REAL[4].symbols[:-1], REAL[4].positions[:-1])
+    far = Molecule(REAL[4].symbols, 1e5 * REAL[4].positions)
+    given = [*REAL, NOWHERE, radical, far]
+    perceived = [perceive(molecule) for molecule in given]
+    path = tmp_path / "molecules.sdf"
+    assert write_sdf(path, perceived) == len(REAL) + 2
+    read = list(Chem.SDMolSupplier(str(path), removeHs=False, sanitize=False))
+    assert [int(mol.GetProp("_Name")) for mol in read] == [*range(len(REAL)), len(REAL) + 1, len(REAL) + 2]
+    for mol, molecule in zip(read, [*REAL, radical, far], strict=True):
+        assert [atom.GetSymbol() for atom in mol.GetAtoms()] == list(molecule.symbols)
+        np.testing.assert_allclose(mol.GetConformer().GetPositions(), molecule.positions, atol=1e-4)
+    assert [mol.GetProp("verdict") for mol in read[-2:]] == ["not valid", "in pieces"]
+    for mol, record in zip(Chem.SDMolSupplier(str(path)), MOLECULES, strict=False):  # sanitised: bond orders are right
+        smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
+        assert smiles == mol.GetProp("SMILES") == Chem.CanonSmiles(record["smiles"], useChiral=0)
