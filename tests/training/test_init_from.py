@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import SHORT, TINY, Workplace
+from test_arguments import refused
 from torch import Tensor
 
 from symdiff_plugin import hooks
@@ -43,12 +44,12 @@ def dit(workplace: Workplace, qm9_slice: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finetuned(workplace: Workplace, qm9_slice: Path, dit: Path) -> dict[str, Path]:
-    """DiT-FT, DiT-FT-Freeze and a DiT-FT of no epochs, from that DiT; the path is a relative one."""
-    runs = {"dit_ft": ("--model", "dit_ft"), "dit_ft_freeze": ("--model", "dit_ft_freeze")}
-    for name, model in runs.items():
+    """DiT-FT and DiT-FT-Freeze, from that DiT; the path is a relative one."""
+    names = ("dit_ft", "dit_ft_freeze")
+    for name in names:
         flags = ("--datadir", qm9_slice, "--init_from", "outputs/ft_from", "--seed", 2, *FLAGS)
-        workplace.run("main_qm9.py", *model, *flags)
-    return {name: workplace.output(name) for name in runs}
+        workplace.run("main_qm9.py", "--model", name, *flags)
+    return {name: workplace.output(name) for name in names}
 
 
 def test_epsilon_starts_from_the_moving_average_of_the_dit(dit: Path, qm9_slice: Path) -> None:
@@ -78,12 +79,11 @@ def test_freeze_changes_f_theta_alone(dit: Path, finetuned: dict[str, Path]) -> 
         for name in filter(lambda name: name.startswith("dynamics."), start):
             assert torch.equal(after[name], start[name]), (file, name)
         assert torch.equal(after["gamma.gamma"], weights(folder, "generative_model.npy")["gamma.gamma"])
-    # At the same seed DiT-FT and DiT-FT-Freeze start from the same f_theta; no tensor stays at its start in both.
     last, average = weights(folder, "generative_model.npy"), weights(folder)
     parts = [name for name in last if is_f_theta(name)]
     assert parts
-    # Where a weight moved, its average lags behind it.
-    assert all(not torch.equal(last[name], average[name]) for name in parts if name.endswith("weight"))
+    # Where a weight moved, its average lags behind it, by far more than a rounding.
+    assert all((last[name] - average[name]).abs().max() > 1e-3 for name in parts if name.endswith("weight"))
     config = json.loads((folder / "config.json").read_text())
     counts = config["parameters"]
     assert counts["trainable"] == counts["f_theta"] == sum(last[name].numel() for name in parts)
@@ -140,22 +140,32 @@ def test_going_on_and_evaluating_do_not_need_the_weights_again(
         (["dit_ft", "--init_from", "outputs/ft_from/checkpoint.pt"], "holds no weights of a model"),
         (["dit_ft", "--init_from", "outputs/ft_from", "--depth", "2"], "has depth 1, this run 2: give --depth 1"),
         (["dit_ft", "--init_from", "outputs/ft_from", "--num_heads", "4"], "give --num_heads 2"),
-        (["dit_ft", "--init_from", "outputs/ft_from", "--normalize_factors", "[1,2,3]"], "--normalize_factors [1,4,10]"),
-        (["dit_ft", "--init_from", "alone.npy", "--K", "9"], "pair_embedding.means should be (1, 9)"),
-        (["dit_ft", "--init_from", "alone.npy", "--include_charges", "False"], "xh_embedder.weight should be (16, 8)"),
-        (["dit", "--init_from", "outputs/dit_ft/generative_model.npy"], "f_theta"),
+        (["dit_ft", "--init_from", "outputs/ft_from", "--normalize_factors", "[1,2,3]"], "_factors [1,4,10]"),
         (["dit", "--freeze_epsilon", "True"], "has none: leave it out"),
         (["symdiff", "--freeze_epsilon", "True"], "give --init_from as well"),
-        (["egnn_dynamics", "--init_from", "x"], "--init_from: for the plugin's models alone"),
     ],
 )
 def test_a_mistake_is_one_line(
+    flags: list[str], message: str, workplace: Workplace, dit: Path, qm9_slice: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(workplace.folder)
+    Path("text").write_text("no weights")
+    assert message in refused(capsys, *TINY, "--datadir", qm9_slice, "--model", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["dit_ft", "--init_from", "alone.npy", "--include_charges", "False"], "should be (16, 8) and is (16, 9)"),
+        (["dit", "--init_from", "outputs/dit_ft"], "f_theta"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_before_anything_is_written(
     flags: list[str], message: str, workplace: Workplace, finetuned: dict[str, Path], dit: Path, qm9_slice: Path
 ) -> None:
-    (workplace.folder / "text").write_text("no weights")
     shutil.copy(dit / EMA, workplace.folder / "alone.npy")
-    sizes = () if flags[0] == "egnn_dynamics" else TINY
-    given = ("--datadir", qm9_slice, *sizes, "--no_wandb", "--exp_name", "refused", "--model", *flags)
+    given = ("--datadir", qm9_slice, *TINY, "--no_wandb", "--exp_name", "refused", "--model", *flags)
     done = workplace.start("main_qm9.py", *given)
     assert done.returncode == 2, done.stderr[-2000:]
     (line,) = done.stderr.strip().splitlines()
