@@ -17,10 +17,13 @@ Makes a virtual environment, gets EDM and QM9, trains PRESET (symdiff) and evalu
 not done again, and an unfinished training goes on. Results: outputs/NAME, NAME being --exp_name or the preset.
 
 PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdiff_h, dit, dit_aug;
-               symdiff_small, symdiff_tiny, symdiff_h_tiny, dit_tiny, dit_aug_tiny for CPUs;
+               dit_ft, dit_ft_freeze, a SymDiff that starts from a trained dit: --init_from outputs/dit;
+               symdiff_small, symdiff_tiny, symdiff_h_tiny, dit_tiny, dit_aug_tiny, dit_ft_tiny,
+               dit_ft_freeze_tiny for CPUs;
                edm, edm_plus, edm_plus_plus, EDM's own EGNN; edm_tiny, small enough for CPUs
 --smoke        a first look: a small SymDiff on part of QM9, about five minutes on two CPU cores -> outputs/smoke
 --n_samples N  molecules to sample in the evaluation (10000; --smoke: 100)
+--init_from P  weights to start from: a run's folder (its moving average) or a file of weights
 --exp_name, --n_epochs, --batch_size, --lr, ... : any flag of main_qm9.py; it wins over the preset's
 
 environment:

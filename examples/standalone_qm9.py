@@ -157,7 +157,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--datadir", default="data", help="where python -m symdiff_plugin.data.qm9 put QM9 (%(default)s)")
     add("--out", type=Path, default=Path("outputs/standalone"), help="folder of the results (%(default)s)")
-    presets = [name for name, preset in PRESETS.items() if not preset.training.data_augmentation]  # none here
+    # None of those that turn the data or start from another model's weights.
+    presets = [name for name, p in PRESETS.items() if not (p.training.data_augmentation or p.starts_from)]
     add("--model", default="symdiff_tiny", choices=presets, metavar="PRESET", help="a preset's name (%(default)s)")
     add("--steps", type=int, default=2000, help="training ends after this many steps (%(default)s) ...")
     add("--minutes", type=float, default=4.0, help="... or after this time, on a slow machine (%(default)s)")

@@ -143,7 +143,7 @@ parse_flags() {
     local value
     while [ $# -gt 0 ]; do
         case $1 in
-            --exp_name | --datadir | --n_samples | --resume)
+            --exp_name | --datadir | --n_samples | --resume | --init_from)
                 [ $# -gt 1 ] || die 2 "$1 needs a value"
                 set -- "$1=$2" "${@:3}"
                 continue
@@ -155,9 +155,16 @@ parse_flags() {
             --datadir=*) DATADIR=$value ;;
             --n_samples=*) N_SAMPLES=$value ;;
             --resume=*) RESUME=$value ;;
+            --init_from=*)
+                # Runs are in outputs/ here; any other relative path starts where the user is.
+                case $value in
+                    '' | /* | outputs/* | ./outputs/*) FLAGS+=("--init_from=$value") ;;
+                    *) FLAGS+=("--init_from=${CALLER:-$PWD}/$value") ;;
+                esac
+                ;;
             --model | --model=*) die 2 "name the model as the first argument, a preset, not with --model" ;;
-            --exp | --exp_* | --data | --datad* | --res | --resu* | --n_sam*)
-                die 2 "write ${1%%=*} in full: --exp_name, --datadir, --resume or --n_samples"
+            --exp | --exp_* | --data | --datad* | --res | --resu* | --n_sam* | --init*)
+                die 2 "write ${1%%=*} in full: --exp_name, --datadir, --resume, --n_samples or --init_from"
                 ;;
             --wandb_usr | --wandb_usr=* | --online | --online=*)
                 WANDB=1

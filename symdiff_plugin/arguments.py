@@ -11,7 +11,6 @@ means False (upstream's ``type=bool`` takes any text for True), and every mistak
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import random
 import shutil
@@ -24,7 +23,8 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from symdiff_plugin import checkpoint, presets
+from symdiff_plugin import checkpoint, init_from, presets
+from symdiff_plugin.argument_types import boolean, literal
 from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
@@ -61,6 +61,8 @@ _TRAINING_HELP = {
     "clip_norm": "largest gradient norm; inf does not clip",
     "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
     "of the others",
+    "freeze_epsilon": "True | False: train f_theta alone; epsilon_theta and Psi, which is f_theta's too, keep the "
+    "weights of --init_from",
 }
 # Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
 _NOT_RESUMED = {
@@ -72,30 +74,6 @@ _AT_LEAST = {
     "n_epochs": 0, "batch_size": 1, "diffusion_steps": 1, "test_epochs": 1, "n_report_steps": 1,
     "n_stability_samples": 1, "visualize_every_batch": 1, "num_workers": 0, "start_epoch": 0,
 }  # fmt: skip
-
-
-def boolean(text: str) -> bool:
-    """``True`` or ``False`` from the text of an argument, whatever its case; 1 and 0, yes and no do too.
-
-    Raises:
-        argparse.ArgumentTypeError: any other text.
-    """
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.strip().lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return values[text.strip().lower()]
-
-
-def literal(text: str) -> Any:
-    """A Python literal (number, boolean, list, None, quoted text) from the text of an argument.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is no literal.
-    """
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a Python literal such as True or [1,4,10]") from None
 
 
 def default_datadir() -> Path:
@@ -168,6 +146,11 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
     _check_combinations(parser, args)
+    if is_plugin_model(args):
+        try:
+            init_from.check(args, get_architecture(args.model, **architecture_overrides(args)), record)
+        except init_from.InitError as error:
+            _refuse(parser, str(error))
     _check_data(parser, args)
     if args.no_cuda:
         args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
@@ -253,8 +236,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         )  # fmt: skip
     for name, text in _TRAINING_HELP.items():
         flags[name] = f"--{name}"
-        kind = boolean if name == "fused" else float
+        kind = float if name in ("weight_decay", "clip_norm") else boolean
         ours.add_argument(flags[name], type=kind, default=argparse.SUPPRESS, help=text)
+    flags["init_from"] = "--init_from"
+    ours.add_argument("--init_from", metavar="PATH", default=argparse.SUPPRESS, help=init_from.HELP)
     flags["compile"] = "--compile"
     ours.add_argument(
         "--compile", nargs="?", const="default", choices=presets.COMPILE_MODES, default=argparse.SUPPRESS,

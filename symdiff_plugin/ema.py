@@ -9,6 +9,7 @@ bit; a fused multiply-add or ``lerp`` would round otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,20 @@ _CHUNK = 1 << 20
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
-    """Move the parameters of ``average`` towards those of ``model``, frozen ones included; buffers are left alone.
+    """Move the parameters of ``average`` towards those of ``model``; buffers are left alone.
+
+    Parameters that require no gradient are averaged too, as upstream does it, except those that
+    :func:`symdiff_plugin.init_from.freeze` froze: the average of equal numbers is off by a rounding.
 
     Args:
         average: changed in place.
         model: of the same architecture.
         beta: the weight of the old average, in [0, 1).
     """
-    for averages, currents in _chunks(list(average.parameters()), list(model.parameters())):
+    frozen = getattr(model, "frozen_parameters", frozenset())
+    moving = [name not in frozen for name, _ in model.named_parameters()]
+    pairs = [list(compress(module.parameters(), moving)) for module in (average, model)]
+    for averages, currents in _chunks(*pairs):
         scaled = torch._foreach_mul(currents, 1 - beta)
         torch._foreach_mul_(averages, beta)
         torch._foreach_add_(averages, scaled)

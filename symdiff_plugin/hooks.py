@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,8 +19,10 @@ from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, pa
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.checks import checking, zeros_if_nan
 from symdiff_plugin.ema import update_average
+from symdiff_plugin.init_from import InitError, freeze, initialise
 from symdiff_plugin.novelty import training_smiles
-from symdiff_plugin.optim import clip_gradients, get_optim
+from symdiff_plugin.optim import clip_gradients
+from symdiff_plugin.optim import get_optim as plain_optim
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
@@ -71,6 +74,30 @@ def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
     if mode != "off":
         dynamics.compile_blocks(mode)
     return dynamics
+
+
+def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
+    """The optimiser of a run; None for EDM's models, which have their own.
+
+    EDM asks for it between building the model and copying it for the moving average, which is when the weights of
+    ``--init_from`` have to be there and those of ``--freeze_epsilon`` to be left out.
+
+    Args:
+        args: the run's arguments.
+        model: EDM's diffusion model; changed in place.
+
+    Raises:
+        SystemExit: status 2 and one line if the weights do not fit.
+    """
+    if is_plugin_model(args):
+        try:
+            initialise(args, model)
+        except InitError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        if getattr(args, "freeze_epsilon", False):
+            freeze(model)
+    return plain_optim(args, model)
 
 
 def augment(args: Any, x: torch.Tensor) -> torch.Tensor:

@@ -28,11 +28,13 @@ _FUSED = {"cpu", "cuda"}
 def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """AdamW with amsgrad at ``args.lr`` and ``args.weight_decay``; None for EDM's models, which have their own.
 
-    It is torch's fused implementation unless ``args.fused`` is False.
+    It is torch's fused implementation unless ``args.fused`` is False. It is not given what
+    :func:`symdiff_plugin.init_from.freeze` froze.
     """
     if not is_plugin_model(args):
         return None
-    parameters = list(model.parameters())
+    frozen = getattr(model, "frozen_parameters", frozenset())
+    parameters = [parameter for name, parameter in model.named_parameters() if name not in frozen]
     fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
     return torch.optim.AdamW(
         parameters, lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None

@@ -2,7 +2,7 @@ r"""Every model of the paper as data: sizes, optimiser, epochs.
 
 Sizes: Tables 3 and 5 and Appendix C.2.1 of Zhang et al. (2024); ``xh_hidden_size`` (n_z), ``K`` and
 ``dec_hidden_features`` follow the authors' scripts where the paper is silent. Training: Appendix C.2.2
-(QM9), C.3 (GEOM-Drugs). EDM's EGNN baselines: Table 6 and EDM's README.
+(QM9), C.3 (GEOM-Drugs), C.4 (DiT-FT). EDM's EGNN baselines: Table 6 and EDM's README.
 
 Nothing here needs torch: the set-up scripts read it too.
 """
@@ -99,6 +99,7 @@ class Training:
     diffusion_loss_type: str = "l2"
     normalize_factors: tuple[int, int, int] = (1, 4, 10)
     data_augmentation: bool = False
+    freeze_epsilon: bool = False
     test_epochs: int = 20
     n_stability_samples: int = 1000
     n_report_steps: int = 100
@@ -110,12 +111,21 @@ class Training:
 
 @dataclass(frozen=True)
 class Preset:
-    """One model: what it is called in the paper, its architecture and the defaults of its training."""
+    """One model: what it is called in the paper, its architecture and the defaults of its training.
+
+    Attributes:
+        label: its name in the paper.
+        architecture: its sizes.
+        training: defaults of a run.
+        geom: what GEOM-Drugs changes of these.
+        starts_from: the preset whose trained weights epsilon_theta and Psi start from (``--init_from``).
+    """
 
     label: str
     architecture: Architecture = field(default_factory=Architecture)
     training: Training = field(default_factory=Training)
     geom: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "n_epochs": 55, "test_epochs": 1})
+    starts_from: str | None = None
 
     def training_flags(self, dataset: str = "qm9") -> dict[str, Any]:
         """Defaults of a run on ``dataset`` (``qm9`` and its halves, or ``geom``)."""
@@ -142,6 +152,8 @@ _SMALL = Architecture(
     hidden_size=192, depth=8, num_heads=6, xh_hidden_size=96, K=96,
     enc_hidden_size=96, enc_depth=4, enc_num_heads=4, dec_hidden_features=48,
 )  # fmt: skip
+# Appendix C.4: finetuning a DiT inside SymDiff.
+_FINETUNING = Training(n_epochs=800, lr=1e-3, weight_decay=2e-12)
 _CPU = Training(n_epochs=10, batch_size=64, lr=5e-4, ema_decay=0.999, test_epochs=1, n_stability_samples=100)
 
 PRESETS: dict[str, Preset] = {
@@ -152,12 +164,20 @@ PRESETS: dict[str, Preset] = {
     "symdiff_h": Preset("SymDiff-H", replace(_BASE, frame="haar")),
     "dit": Preset("DiT", replace(_BASE, frame="none")),
     "dit_aug": Preset("DiT-Aug", replace(_BASE, frame="none"), Training(data_augmentation=True)),
+    "dit_ft": Preset("DiT-FT", _BASE, _FINETUNING, starts_from="dit"),
+    "dit_ft_freeze": Preset(
+        "DiT-FT-Freeze", _BASE, replace(_FINETUNING, freeze_epsilon=True), starts_from="dit"
+    ),
     "symdiff_small": Preset("SymDiff, small", _SMALL, _CPU),
     "symdiff_tiny": Preset("SymDiff, tiny", _TINY, _CPU),
     "symdiff_h_tiny": Preset("SymDiff-H, tiny", replace(_TINY, frame="haar"), _CPU),
     "dit_tiny": Preset("DiT, tiny", replace(_TINY, frame="none"), _CPU),
     "dit_aug_tiny": Preset(
         "DiT-Aug, tiny", replace(_TINY, frame="none"), replace(_CPU, data_augmentation=True)
+    ),
+    "dit_ft_tiny": Preset("DiT-FT, tiny", _TINY, _CPU, starts_from="dit_tiny"),
+    "dit_ft_freeze_tiny": Preset(
+        "DiT-FT-Freeze, tiny", _TINY, replace(_CPU, freeze_epsilon=True), starts_from="dit_tiny"
     ),
 }
 

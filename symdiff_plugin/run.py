@@ -105,6 +105,8 @@ def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
     if is_plugin_model(args):
         record["preset"] = PRESETS[args.model].label
         record["architecture"] = asdict(get_architecture(args.model, **architecture_overrides(args)))
+        if getattr(args, "init_from", None) is not None:
+            record["init_from"] = {"path": args.init_from, "sha256": args.init_from_sha256}
     record["parameters"] = count_parameters(model.dynamics)
     record["args"] = {name: _plain(value) for name, value in sorted(vars(args).items())}
     record["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}}
@@ -115,13 +117,14 @@ def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Trainable parameters of ``network``, in all and, for the plugin's, of its two parts."""
-    total = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    if not is_plugin_network(network):
-        return {"total": total}
-    f_theta = getattr(network, "f_theta", None)
-    part = 0 if f_theta is None else sum(p.numel() for p in f_theta.parameters() if p.requires_grad)
-    return {"total": total, "epsilon_theta": total - part, "f_theta": part}
+    """Parameters of ``network``: in all; for the plugin's, of its two parts; ``trainable``, where some are frozen."""
+    counts = {"total": sum(p.numel() for p in network.parameters())}
+    if is_plugin_network(network):
+        f_theta = getattr(network, "f_theta", None)
+        part = 0 if f_theta is None else sum(p.numel() for p in f_theta.parameters())
+        counts.update(epsilon_theta=counts["total"] - part, f_theta=part)
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return counts if trainable == counts["total"] else {**counts, "trainable": trainable}
 
 
 def is_plugin_network(network: nn.Module) -> bool:

@@ -23,6 +23,8 @@ def parameters(name):
         ("symdiff_h", 29.0, 0),
         ("dit", 29.0, 0),
         ("dit_aug", 29.0, 0),
+        ("dit_ft", 29.0, 2.2),
+        ("dit_ft_freeze", 29.0, 2.2),
     ],
 )
 def test_parameter_counts(name, backbone, f_theta):
@@ -44,6 +46,11 @@ def test_training_settings_of_the_paper():
     assert PRESETS["symdiff_star"].training_flags()["lr"] == 1e-4
     geom = PRESETS["symdiff"].training_flags("geom")
     assert (geom["lr"], geom["n_epochs"], geom["batch_size"]) == (1e-4, 55, 256)
+    for name, frozen in (("dit_ft", False), ("dit_ft_freeze", True)):  # Appendix C.4
+        flags = PRESETS[name].training_flags()
+        assert (flags["n_epochs"], flags["lr"], flags["weight_decay"]) == (800, 1e-3, 2e-12)
+        assert (flags["batch_size"], flags["ema_decay"], flags["clip_norm"]) == (256, 0.9999, 2.0)
+        assert flags["freeze_epsilon"] is frozen
     assert [p for p in PRESETS if PRESETS[p].training.data_augmentation] == ["dit_aug", "dit_aug_tiny"]
 
 

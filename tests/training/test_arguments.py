@@ -91,8 +91,10 @@ def test_a_baselines_flags_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_brings_its_settings(name: str, data: tuple[str, str]) -> None:
-    args = vars(parse("--model", name, *data))
+def test_a_preset_brings_its_settings(name: str, data: tuple[str, str], tmp_path: Path) -> None:
+    torch.save({"dynamics.weight": torch.zeros(1)}, tmp_path / "weights.npy")
+    start = ("--init_from", tmp_path / "weights.npy") if PRESETS[name].starts_from else ()
+    args = vars(parse("--model", name, *start, *data))
     for field in ARCHITECTURE_FIELDS:
         assert args[field] == getattr(PRESETS[name].architecture, field)
     for flag, value in PRESETS[name].training.flags().items():
