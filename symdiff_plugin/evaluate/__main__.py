@@ -44,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         "--partition", nargs="+", choices=("test", "val"), default=["test"],
         help="whose likelihood, one or both (test)",
     )  # fmt: skip
+    add(
+        "--nll_draws", type=int, default=1, metavar="K",
+        help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
+    )  # fmt: skip
     add("--checkpoint", metavar="FILE", help="weights in the run's folder (EDM's best by validation NLL)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where the data are now, if not where the run was trained")
@@ -55,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("n_samples", "batch_size"):
+    for name in ("n_samples", "batch_size", "nll_draws"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     if not 0 <= options.seed < 2**32:
@@ -73,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed
         )
         evaluation = evaluate(
-            run, options.n_samples, options.batch_size, options.seed, options.partition, options.nll_molecules
-        )
+            run, options.n_samples, options.batch_size, options.seed, options.partition, options.nll_molecules,
+            nll_draws=options.nll_draws,
+        )  # fmt: skip
         written = write(evaluation, options.run, "_untrained" if options.untrained else "")
     except EvaluationError as error:
         return _refuse(parser, error, 2)
