@@ -65,12 +65,12 @@ def egnn() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def diffusion(edm_path) -> Callable[..., nn.Module]:
-    """EDM's diffusion model around a dynamics, in float64 and eval mode."""
+    """EDM's diffusion model around a dynamics, in eval mode; ``unit`` is what EDM divides positions by."""
 
-    def build(dynamics: nn.Module, steps: int = 1000, dtype: torch.dtype = torch.float64) -> nn.Module:
+    def build(dynamics: nn.Module, steps: int = 1000, dtype: torch.dtype = torch.float64, unit: float = 1) -> nn.Module:
         model = import_edm("equivariant_diffusion.en_diffusion").EnVariationalDiffusion(
             dynamics, in_node_nf=6, n_dims=3, timesteps=steps, noise_schedule="polynomial_2", noise_precision=1e-5,
-            loss_type="l2", norm_values=[1, 4, 10],
+            loss_type="l2", norm_values=[unit, 4, 10],
         )  # fmt: skip
         return model.to(dtype).eval()
 
@@ -113,10 +113,10 @@ def test_one_draw_is_edms_own_loss(diffusion):
     found, wanted = [], []
     for seed in range(3):
         torch.manual_seed(seed)
-        found.append(importance_weighted_nll(diffusion(with_own_draws(symdiff(), seed)), *batch, 1)[0])
+        found.append(importance_weighted_nll(diffusion(with_own_draws(symdiff(), seed), unit=1.5), *batch, 1)[0])
         torch.manual_seed(seed)
         with torch.no_grad():
-            wanted.append(diffusion(with_own_draws(symdiff(), seed))(*batch))
+            wanted.append(diffusion(with_own_draws(symdiff(), seed), unit=1.5)(*batch))
     torch.testing.assert_close(torch.cat(found), torch.cat(wanted), rtol=1e-10, atol=1e-8)
 
 
@@ -287,7 +287,7 @@ def test_no_gradients_are_kept(diffusion):
 
 
 def test_memory_does_not_grow_with_the_draws(diffusion):
-    batch = molecules(16, 4, torch.float32)
+    batch = molecules(16, dtype=torch.float32)
     prediction = batch[2].numel() * 9 * 4  # bytes: the smallest thing of a call that could be kept
 
     def growth(dynamics: nn.Module) -> int:
