@@ -52,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "--partition", nargs="+", choices=("test", "val"), default=["test"],
         help="whose likelihood, one or both (test)",
     )  # fmt: skip
+    add(
+        "--nll_draws", type=int, default=1, metavar="K",
+        help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
+    )  # fmt: skip
     add("--checkpoint", metavar="FILE", help="weights in the run's folder (EDM's best by validation NLL)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where the data are now, if not where the run was trained")
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _main_data(parser, options)
     if options.out is not None:
         parser.error("--out goes with --data: the evaluation of a run is written into its folder")
-    for name in ("runs", "n_samples", "batch_size"):
+    for name in ("runs", "n_samples", "batch_size", "nll_draws"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     if not 0 <= options.seed <= 2**32 - options.runs:
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         record, written = evaluate_runs(
             run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
-            options.nll_molecules, suffix,
+            options.nll_molecules, options.nll_draws, suffix,
         )  # fmt: skip
     except EvaluationError as error:
         return _refuse(parser, error, 2)

@@ -44,6 +44,7 @@ def evaluate(
     seed: int = 0,
     partitions: Sequence[str] = ("test",),
     nll_molecules: int | None = None,
+    nll_draws: int = 1,
 ) -> Evaluation:
     """Sample from a run, judge the samples and estimate the likelihood of held-out molecules.
 
@@ -56,6 +57,7 @@ def evaluate(
         seed: of all random numbers.
         partitions: of which the NLL is wanted, ``test`` or ``val``.
         nll_molecules: molecules of a partition to take; all if None, and 0 leaves the likelihood out.
+        nll_draws: draws of R a step for the likelihood; with more than one the record says so under this name.
 
     Returns:
         The evaluation. Its record holds ``batch_size``, with which and the same seed it can be repeated, whether or
@@ -84,8 +86,11 @@ def evaluate(
     if nll_molecules != 0:
         for partition in partitions:
             seed_everything(seed)
-            nll = negative_log_likelihood(run, partition, nll_molecules, min(batch_size, LIKELIHOOD_BATCH_SIZE))
+            size = min(batch_size, LIKELIHOOD_BATCH_SIZE)
+            nll = negative_log_likelihood(run, partition, nll_molecules, size, nll_draws)
             record.update({f"{partition}_{name}": value for name, value in nll.items()})
+        if nll_draws > 1:
+            record["nll_draws"] = nll_draws
     seed_everything(seed)
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
@@ -167,7 +172,8 @@ def table(record: dict[str, Any]) -> str:
             error = record[f"{partition}_nll_standard_error"] if several is None else several
             spread = "" if error is None else f" +- {error:.2f}"
             count = record[f"{partition}_nll_molecules"]
-            lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules)"))
+            draws = f", {record['nll_draws']} draws of R a step" if record.get("nll_draws", 1) > 1 else ""
+            lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules{draws})"))
     for name, note in (
         ("atom_stability", ""),
         ("molecule_stability", ""),

@@ -32,6 +32,7 @@ def evaluate_runs(
     batch_size: int | None = None,
     partitions: Sequence[str] = ("test",),
     nll_molecules: int | None = None,
+    nll_draws: int = 1,
     suffix: str = "",
     say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], list[Path]]:
@@ -44,8 +45,9 @@ def evaluate_runs(
         run: from :func:`symdiff_plugin.evaluate.run.load_run`.
         n_runs: how many.
         seed: of the first; the others have the next ones.
-        n_samples, batch_size, partitions, nll_molecules: see :func:`symdiff_plugin.evaluate.report.evaluate`. A
-            batch size that is chosen from memory is chosen once for all runs, those kept from earlier included.
+        n_samples, batch_size, partitions, nll_molecules, nll_draws: see
+            :func:`symdiff_plugin.evaluate.report.evaluate`. A batch size that is chosen from memory is chosen once for
+            all runs, those kept from earlier included.
         suffix: put behind each name, such as ``_untrained``.
         say: is told what is taken from earlier and what is not.
 
@@ -58,7 +60,7 @@ def evaluate_runs(
     """
     seeds = range(seed, seed + n_runs)
     kept = kept_runs(run.folder, suffix)
-    settings = settings_of(run, n_samples, batch_size or 0, batch_size is None, partitions, nll_molecules)
+    settings = settings_of(run, n_samples, batch_size or 0, batch_size is None, partitions, nll_molecules, nll_draws)
     if batch_size is None:
         batch_size = _recorded_batch_size([kept / f"run_{s}" for s in seeds] if n_runs > 1 else [], settings)
         settings["batch_size"] = batch_size or choose_batch_size(run)
@@ -76,7 +78,7 @@ def evaluate_runs(
             else:
                 say(f"run {number} of {n_runs}: seed {one_seed}, reused from {folder}")
         if recorded is None:
-            found = evaluate(run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules)
+            found = evaluate(run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws)
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
             _keep(lambda new, found=found: write(found, new), folder)
         folders.append(folder)

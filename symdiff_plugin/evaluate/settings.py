@@ -27,6 +27,7 @@ def settings_of(
     batch_size_auto: bool,
     partitions: Sequence[str],
     nll_molecules: int | None,
+    nll_draws: int = 1,
 ) -> dict[str, Any]:
     """The settings of every run of an evaluation, the seed apart.
 
@@ -46,6 +47,7 @@ def settings_of(
         "batch_size_auto": batch_size_auto,
         "partitions": sorted(partitions) if nll_molecules != 0 else [],
         "nll_molecules": "all" if nll_molecules is None else nll_molecules,
+        "nll_draws": nll_draws,
         "device": run.device.type,
         "torch": str(torch.__version__),
     }
