@@ -172,7 +172,9 @@ def table(record: dict[str, Any]) -> str:
             error = record[f"{partition}_nll_standard_error"] if several is None else several
             spread = "" if error is None else f" +- {error:.2f}"
             count = record[f"{partition}_nll_molecules"]
-            draws = f", {record['nll_draws']} draws of R a step" if record.get("nll_draws", 1) > 1 else ""
+            draws = ""
+            if record.get("nll_draws", 1) > 1:  # the gain is on the same noise: seen where the error above hides it
+                draws = f", {record['nll_draws']} draws of R a step: {record[f'{partition}_nll_gain']:.2f} below one's"
             lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules{draws})"))
     for name, note in (
         ("atom_stability", ""),
