@@ -151,7 +151,7 @@ def _our_rows(
     if not runs:
         command = command_for(key) if key else ""
         return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
-    if over_seeds and len(runs) > 1:
+    if over_seeds and len(runs) > 1 and key != "data":  # splits are no repetitions of one another
         cells = tuple(_over_runs(runs, column) for column in columns)
         note = f"mean and std over {len(runs)} trainings ({'; '.join(run.note for run in runs)})"
         return [Row(key, label, "ours", cells, note)]

@@ -82,20 +82,20 @@ _SCRIPT = """
   const entries = ENTRIES;
   const byId = id => document.getElementById(id);
   const hidden = {visible: false, showspikes: false};
-  // In an orthographic scene the aspect ratio is the zoom: one scale for all axes, 6 Angstrom at the least.
+  // One scale for all axes, 6 Angstrom across at the least; plotly shades meshes in perspective alone.
   const layout = entry => {
     const box = [0, 1, 2].map(axis => {
       const ends = by => entry.points.map((point, n) => point[axis] + by * entry.radii[n]);
       return [Math.min(...ends(-1)), Math.max(...ends(1))];
     });
     const extent = box.map(([low, high]) => high - low);
-    const [x, y, z] = extent.map(length => 2.1 * length / Math.max(6, ...extent));
+    const [x, y, z] = extent.map(length => 1.7 * length / Math.max(6, ...extent));
     return {
       margin: {l: 0, r: 0, t: 0, b: 0}, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)",
       scene: {
         xaxis: {...hidden, range: box[0]}, yaxis: {...hidden, range: box[1]}, zaxis: {...hidden, range: box[2]},
         aspectmode: "manual", aspectratio: {x, y, z},
-        camera: {eye: {x: 0, y: 0, z: 2}, up: {x: 0, y: 1, z: 0}, projection: {type: "orthographic"}},
+        camera: {eye: {x: 0, y: 0, z: 2.2}, up: {x: 0, y: 1, z: 0}},
       },
     };
   };
@@ -134,7 +134,7 @@ _SCRIPT = """
     const mesh = colour => {
       if (!meshes.has(colour)) meshes.set(colour, {
         type: "mesh3d", x: [], y: [], z: [], i: [], j: [], k: [], color: colour, hoverinfo: "skip", flatshading: false,
-        lighting: {ambient: .7, diffuse: .55, specular: .2, roughness: .5, fresnel: .1,
+        lighting: {ambient: .55, diffuse: .6, specular: .2, roughness: .5, fresnel: .1,
                    facenormalsepsilon: 1e-15, vertexnormalsepsilon: 1e-15},
         lightposition: {x: 4000, y: 6000, z: 9000},
       });
