@@ -16,7 +16,6 @@ STAR_FOOTNOTE = (
     "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
     "the f_theta of its Appendix C.2.1 (size 216, 10 layers, 8 heads) has 7.6M, 123.2M in all. Ours follows C.2.1."
 )
-FINETUNING = "finetune a trained dit as in Appendix C.4 of the paper"
 
 
 @dataclass(frozen=True)
@@ -139,10 +138,9 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
 def command_for(key: str) -> str:
     """The command that trains and evaluates a row; "" for methods that are not in this repository."""
     if key in PRESETS or key in EGNN_BASELINES:
-        return f"./run_qm9.sh {key}"
-    if key == "data":
-        return "python -m symdiff_plugin.evaluate --data test"
-    return FINETUNING if key.startswith("dit_ft") else ""
+        start = PRESETS[key].starts_from if key in PRESETS else None
+        return f"./run_qm9.sh {key}" + (f" --init_from outputs/{start}" if start else "")
+    return "python -m symdiff_plugin.evaluate --data test" if key == "data" else ""
 
 
 def _our_rows(
