@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.command_line import OneLineParser, refuse
 
 PARTITIONS = ("test", "val", "train")
 
@@ -99,17 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.nll_molecules, options.nll_draws, suffix,
         )  # fmt: skip
     except EvaluationError as error:
-        return _refuse(parser, error, 2)
+        return refuse(parser.prog, error, 2)
     except EdmError as error:
-        return _refuse(parser, error, error.exit_code)
+        return refuse(parser.prog, error, error.exit_code)
     except OSError as error:
         where = error.filename or options.run
-        return _refuse(parser, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
         if options.runs == 1:
-            return _refuse(parser, "interrupted, nothing was written", 130)
+            return refuse(parser.prog, "interrupted, nothing was written", 130)
         kept = kept_runs(options.run, suffix)
-        return _refuse(parser, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
+        return refuse(parser.prog, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
     what = "initial weights" if options.untrained else run.checkpoint
     seeds = f"seed {options.seed}" + (f" to {options.seed + options.runs - 1}" if options.runs > 1 else "")
     print(f"{options.run}: {run.args.model}, {what}, {seeds}\n{table(record)}")
@@ -135,21 +135,16 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data)
         write_json(path, record)
     except EvaluationError as error:
-        return _refuse(parser, error, 2)
+        return refuse(parser.prog, error, 2)
     except EdmError as error:
-        return _refuse(parser, error, error.exit_code)
+        return refuse(parser.prog, error, error.exit_code)
     except OSError as error:
         where = error.filename or path
-        return _refuse(parser, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
-        return _refuse(parser, "interrupted, nothing was written", 130)
+        return refuse(parser.prog, "interrupted, nothing was written", 130)
     print(f"Data: {options.data} split of QM9, {record['n_samples']:,} molecules\n{table(record)}\nWritten: {path}")
     return 0
-
-
-def _refuse(parser: argparse.ArgumentParser, message: object, status: int) -> int:
-    print(f"{parser.prog}: {' '.join(str(message).split())}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

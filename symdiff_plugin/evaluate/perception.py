@@ -18,10 +18,9 @@ from rdkit.Chem.rdDetermineBonds import DetermineBondOrders
 
 from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces
 from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.files import replacing
+from symdiff_plugin.evaluate.sdf import Record, write_records
 
 RULE = "RDKit's DetermineBondOrders (charge 0) and sanitisation; bonds below 1.15 x the sum of RDKit's covalent radii"
-_WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
 _TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
 
 
@@ -98,23 +97,14 @@ def write_sdf(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> i
     Raises:
         OSError: the file cannot be written.
     """
-    written = 0
-    with replacing(path) as file:
-        for index, one in enumerate(perceived):
-            if not one.finite:
-                continue  # the format has no place for NaN
-            mol = Chem.Mol(one.mol)
-            mol.SetProp("_Name", str(index))
-            far = bool((np.abs(mol.GetConformer().GetPositions()) > _WIDEST_V2000).any())
-            with rdBase.BlockLogs():
-                mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
-                file.write(Chem.MolToMolBlock(mol, kekulize=one.smiles is not None, forceV3000=far))
-            file.write(f"> <verdict>\n{one.words}\n\n")
-            if one.smiles:
-                file.write(f"> <SMILES>\n{one.smiles}\n\n")
-            file.write("$$$$\n")
-            written += 1
-    return written
+    return write_records(
+        path,
+        (
+            Record(place, one.mol, one.words, one.smiles, kekulize=one.smiles is not None)
+            for place, one in enumerate(perceived)
+            if one.finite  # the format has no place for NaN
+        ),
+    )
 
 
 def _single_bonds(molecule: Molecule, pairs: np.ndarray) -> Chem.RWMol:

@@ -1,23 +1,27 @@
-"""SDF files of molecules with EDM's bonds, for RDKit, PyMOL, Avogadro and their like.
+"""SDF files of molecules with their bonds, for RDKit, PyMOL, Avogadro and their like.
 
-XYZ has no bonds, and every program guesses others. Here the bonds are those that the metrics are about, and a
-molecule that RDKit cannot sanitise (a carbon of valence five) is written as it is: nothing is sanitised, no hydrogen
-is added, and each atom's valence is fixed so that no reader adds one.
+XYZ has no bonds, and every program guesses others. Here the bonds are those that the metrics are about: EDM's, or,
+without EDM, those of :mod:`.perception`. A molecule that RDKit cannot sanitise (a carbon of valence five) is written
+as it is: nothing is sanitised, no hydrogen is added, and each atom's valence is fixed so that no reader adds one.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Geometry import Point3D
 
-from symdiff_plugin.evaluate.metrics import Verdict
 from symdiff_plugin.evaluate.molecules import Molecule
 from symdiff_plugin.files import replacing
 from symdiff_plugin.progress import progress
+
+if TYPE_CHECKING:  # the metrics are EDM's; what is written here need not be
+    from symdiff_plugin.evaluate.metrics import Verdict
 
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
@@ -42,7 +46,6 @@ def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:
     for index, position in enumerate(molecule.positions):
         conformer.SetAtomPosition(index, Point3D(*map(float, position)))
     mol.AddConformer(conformer)
-    mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
     return mol
 
 
@@ -65,19 +68,51 @@ def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdi
     Raises:
         OSError: the file cannot be written.
     """
-    left_out = 0
-    with replacing(path) as file, rdBase.BlockLogs():
+    def records() -> Iterator[Record]:
         pairs = progress(zip(molecules, verdicts, strict=True), "Writing SDF", total=len(molecules))
-        for index, (molecule, verdict) in enumerate(pairs):
-            if not molecule.is_finite:
-                left_out += 1
-                continue
-            mol = to_rdkit(molecule, verdict.bonds)
-            mol.SetProp("_Name", str(index))
-            far = bool((np.abs(molecule.positions) > WIDEST_V2000).any())
-            file.write(Chem.MolToMolBlock(mol, includeStereo=False, kekulize=False, forceV3000=far))
-            file.write(f"> <verdict>\n{verdict.words}\n\n")
-            if verdict.smiles:
-                file.write(f"> <SMILES>\n{verdict.smiles}\n\n")
+        for place, (molecule, verdict) in enumerate(pairs):
+            if molecule.is_finite:
+                yield Record(place, to_rdkit(molecule, verdict.bonds), verdict.words, verdict.smiles)
+
+    return len(molecules) - write_records(path, records())
+
+
+@dataclass(frozen=True)
+class Record:
+    """One molecule of an SDF file.
+
+    Attributes:
+        place: its title: the molecule's place among the samples, from 0.
+        mol: with one conformer, in Angstrom, all coordinates finite.
+        verdict: a word or two.
+        smiles: None if it is not valid.
+        kekulize: whether aromatic bonds are written as single and double ones, which only a sanitised ``mol`` allows.
+    """
+
+    place: int
+    mol: Chem.Mol
+    verdict: str
+    smiles: str | None
+    kekulize: bool = False
+
+
+def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Write ``records`` as one SDF file, whole or not at all; returns how many.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    written = 0
+    with replacing(path) as file, rdBase.BlockLogs():
+        for record in records:
+            mol = Chem.Mol(record.mol)
+            mol.SetProp("_Name", str(record.place))
+            mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
+            far = bool((np.abs(mol.GetConformer().GetPositions()) > WIDEST_V2000).any())
+            file.write(Chem.MolToMolBlock(mol, includeStereo=False, kekulize=record.kekulize, forceV3000=far))
+            file.write(f"> <verdict>\n{record.verdict}\n\n")
+            if record.smiles:
+                file.write(f"> <SMILES>\n{record.smiles}\n\n")
             file.write("$$$$\n")
-    return left_out
+            written += 1
+    return written

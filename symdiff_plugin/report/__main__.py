@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.command_line import OneLineParser, refuse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,24 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder, reason in skipped:
         print(f"left out {folder}: {reason}", file=sys.stderr)
     if not runs:
-        return _refuse(parser, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
+        return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
         reference = qm9_reference(options.datadir)
         written = write_report(options.out, runs, skipped, reference, options.over_seeds)
     except ReportError as error:
-        return _refuse(parser, error, 2)
+        return refuse(parser.prog, error, 2)
     except OSError as error:
         where = error.filename or options.out
-        return _refuse(parser, f"{where}: {error.strerror or error}; make room or choose another --out", 1)
+        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or choose another --out", 1)
     except KeyboardInterrupt:
-        return _refuse(parser, "interrupted; the files of an earlier report may be left", 130)
+        return refuse(parser.prog, "interrupted; the files of an earlier report may be left", 130)
     print(f"{len(runs)} runs, {len(skipped)} folders left out. Written: " + ", ".join(map(str, written)))
     return 0
-
-
-def _refuse(parser: argparse.ArgumentParser, message: object, status: int) -> int:
-    print(f"{parser.prog}: {' '.join(str(message).split())}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":
