@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.presets import PRESETS, Architecture
+from symdiff_plugin.weights import mismatch
 
 HELP = (
     "start from these weights: the folder of a run (generative_model_ema.npy, its moving average) or a file of "
@@ -134,15 +135,14 @@ def initialise(args: Namespace, model: nn.Module) -> None:
     weights = read_weights(path)
     if _sha256(path) != args.init_from_sha256:
         raise InitError(f"{path} has changed since this run began: start again once that run is finished")
-    wanted = {name: tuple(value.shape) for name, value in model.dynamics.state_dict().items()}
+    wanted = model.dynamics.state_dict()
     if not any(name.startswith(_F_THETA) for name in weights):
-        wanted = {name: shape for name, shape in wanted.items() if not name.startswith(_F_THETA)}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    odd = next((name for name in (*wanted, *found) if wanted.get(name) != found.get(name)), None)
+        wanted = {name: value for name, value in wanted.items() if not name.startswith(_F_THETA)}
+    odd = mismatch(wanted, weights)
     if odd is not None:
         raise InitError(
-            f"{path} does not fit --model {args.model}: {odd} should be {wanted.get(odd, 'absent')} and is "
-            f"{found.get(odd, 'absent')}; give the architecture and data flags that those weights were trained with"
+            f"{path} does not fit --model {args.model}: {odd}; give the architecture and data flags that those weights "
+            "were trained with"
         )
     model.dynamics.load_state_dict(weights, strict=False)  # strict but for an f_theta that is new: compared above
     print(f"Starting from the weights of {path} ({len(weights)} tensors)")

@@ -18,7 +18,7 @@ from rdkit.Chem.rdDetermineBonds import DetermineBondOrders
 
 from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces
 from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.sdf import Record, write_records
+from symdiff_plugin.evaluate.sdf import Record, to_rdkit, write_records
 
 RULE = "RDKit's DetermineBondOrders (charge 0) and sanitisation; bonds below 1.15 x the sum of RDKit's covalent radii"
 _TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
@@ -52,9 +52,9 @@ def perceive(molecule: Molecule) -> Perceived:
     """Bonds, bond orders and SMILES from coordinates; a diverged molecule has no bonds."""
     pairs = bonded_pairs(molecule)
     pieces = count_pieces(len(molecule), pairs)
-    graph = _single_bonds(molecule, pairs)
+    graph = to_rdkit(molecule, np.insert(pairs, 2, 1, axis=1))  # single bonds, to begin with
     if not molecule.is_finite or pieces != 1:
-        return Perceived(graph.GetMol(), None, pieces, molecule.is_finite)
+        return Perceived(graph, None, pieces, molecule.is_finite)
     found = Chem.RWMol(graph)
     try:
         with rdBase.BlockLogs():  # a wrong valence is a result here, not an error
@@ -62,7 +62,7 @@ def perceive(molecule: Molecule) -> Perceived:
             Chem.SanitizeMol(found)
             smiles = Chem.MolToSmiles(Chem.RemoveHs(found))
     except (ValueError, RuntimeError):  # no assignment found, or an impossible valence
-        return Perceived(graph.GetMol(), None, pieces, True)
+        return Perceived(graph, None, pieces, True)
     return Perceived(found.GetMol(), smiles, pieces, True)
 
 
@@ -105,17 +105,3 @@ def write_sdf(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> i
             if one.finite  # the format has no place for NaN
         ),
     )
-
-
-def _single_bonds(molecule: Molecule, pairs: np.ndarray) -> Chem.RWMol:
-    graph = Chem.RWMol()
-    conformer = Chem.Conformer(len(molecule))
-    for index, (symbol, point) in enumerate(zip(molecule.symbols, molecule.positions, strict=True)):
-        atom = Chem.Atom(symbol)
-        atom.SetNoImplicit(True)  # every hydrogen is there; none may be added to mend a valence
-        graph.AddAtom(atom)
-        conformer.SetAtomPosition(index, [float(value) for value in point])
-    for i, j in pairs:
-        graph.AddBond(int(i), int(j), Chem.BondType.SINGLE)
-    graph.AddConformer(conformer)
-    return graph

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.weights import mismatch
 
 
 class EvaluationError(ValueError):
@@ -183,14 +184,9 @@ def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _fit(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if expected != found:
-        odd = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
-        raise EvaluationError(
-            f"{path} does not fit the model of config.json: {odd} should be {expected.get(odd, 'absent')} "
-            f"and is {found.get(odd, 'absent')}"
-        )
+    odd = mismatch(model.state_dict(), weights)
+    if odd is not None:
+        raise EvaluationError(f"{path} does not fit the model of config.json: {odd}")
     model.load_state_dict(weights)
 
 

@@ -31,13 +31,13 @@ def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:
     """An RDKit molecule as it stands: not sanitised, without implicit hydrogens, with one conformer.
 
     Args:
-        molecule: its coordinates must be finite.
+        molecule: with finite coordinates, if it is to be written.
         bonds: (n_bonds, 3) integers: atoms i and j, and the order, 1 to 3.
     """
     mol = Chem.RWMol()
     for symbol in molecule.symbols:
         atom = Chem.Atom(symbol)
-        atom.SetNoImplicit(True)
+        atom.SetNoImplicit(True)  # every hydrogen is there; none may be added to mend a valence
         mol.AddAtom(atom)
     for i, j, order in bonds:
         mol.AddBond(int(i), int(j), ORDERS[int(order)])

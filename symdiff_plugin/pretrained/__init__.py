@@ -23,6 +23,7 @@ from torch import Tensor
 
 from symdiff_plugin.diffusion import NoiseSchedule, schedule_of
 from symdiff_plugin.dynamics import DiTDynamics, build_dynamics
+from symdiff_plugin.weights import mismatch
 
 FOLDER = Path(__file__).resolve().parent
 FORMAT = 1
@@ -105,14 +106,9 @@ def load(
         position_scale = float(card["normalize_factors"][0])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise PretrainedError(f"{folder / name}.json does not describe a model ({error}): {_RESTORE}") from error
-    expected = {key: tuple(value.shape) for key, value in dynamics.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if expected != found:
-        odd = next(key for key in (*expected, *found) if expected.get(key) != found.get(key))
-        raise PretrainedError(
-            f"{path} does not fit its card: {odd} should be {expected.get(odd, 'absent')} "
-            f"and is {found.get(odd, 'absent')}: {_RESTORE}"
-        )
+    odd = mismatch(dynamics.state_dict(), weights)
+    if odd is not None:
+        raise PretrainedError(f"{path} does not fit its card: {odd}: {_RESTORE}")
     dynamics.load_state_dict(weights)
     dynamics.to(device).eval().requires_grad_(False)
     return Pretrained(

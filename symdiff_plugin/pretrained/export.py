@@ -20,6 +20,7 @@ from symdiff_plugin.evaluate.run import EvaluationError, first_line, read_argume
 from symdiff_plugin.files import replacing, write_json
 from symdiff_plugin.history import HISTORY, read_rows
 from symdiff_plugin.pretrained import FOLDER, FORMAT, PretrainedError, architecture_of
+from symdiff_plugin.weights import mismatch
 
 WEIGHTS = "generative_model_ema.npy"
 METRICS = "metrics.json"
@@ -117,16 +118,10 @@ def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor],
     # of 0.9999. Ours is the table that the network was trained with. Precision 1e-4 instead of 1e-5 would be 2.3 away.
     if not torch.allclose(state[_GAMMA].float(), gamma, rtol=0, atol=_DRIFT):
         raise PretrainedError(f"{path} was trained with another noise schedule than config.json says")
-    ours = {key: tuple(value.shape) for key, value in expected.items()}
-    found = {
-        key.removeprefix(_PREFIX): tuple(value.shape) for key, value in state.items() if key not in (_GAMMA, _BUFFER)
-    }
-    if ours != found:
-        odd = next(key for key in (*ours, *found) if ours.get(key) != found.get(key))
-        raise PretrainedError(
-            f"{path} does not fit the model of config.json: {odd} should be {ours.get(odd, 'absent')} "
-            f"and is {found.get(odd, 'absent')}"
-        )
+    found = {key.removeprefix(_PREFIX): value for key, value in state.items() if key not in (_GAMMA, _BUFFER)}
+    odd = mismatch(expected, found)
+    if odd is not None:
+        raise PretrainedError(f"{path} does not fit the model of config.json: {odd}")
     odd = next((key for key, value in state.items() if not value.isfinite().all()), None)
     if odd is not None:
         raise PretrainedError(f"{path} holds numbers that are not finite, in {odd}: the training diverged")

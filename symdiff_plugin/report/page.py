@@ -125,11 +125,7 @@ def _table(table: Table) -> str:
 
 def _row(row: Row) -> str:
     cells = "".join(f'<td class="number">{escape(cell.text) or BLANK}</td>' for cell in row.cells)
-    note = escape(row.note)
-    if row.command.startswith(("./", "python")):
-        note = f"fill with <code>{escape(row.command)}</code>"
-    elif row.command:
-        note = escape(row.command)
+    note = f"fill with <code>{escape(row.command)}</code>" if row.command else escape(row.note)
     return (
         f'<tr class="{row.source}"><td class="label">{escape(row.label)}</td>'
         f'<td class="tag">{source_words(row)}</td>{cells}<td class="note">{note}</td></tr>'

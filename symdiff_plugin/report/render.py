@@ -44,8 +44,7 @@ def to_markdown(tables: Sequence[Table], skipped: Sequence[tuple[object, str]] =
         lines = [_line(heads), _line(["---", "---", *["---:"] * len(table.columns), "---"])]
         for row in table.rows:
             bold = "**" if row.source == "ours" else ""
-            runnable = row.command.startswith(("./", "python"))
-            note = f"`{row.command}`" if runnable else _markdown(row.command or row.note)
+            note = f"`{row.command}`" if row.command else _markdown(row.note)
             cells = [f"{bold}{cell.text}{bold}" if cell.text else BLANK for cell in row.cells]
             source = "*paper*" if row.source == "paper" else "**ours**" if bold else "ours"
             lines.append(_line([f"{bold}{_markdown(row.label)}{bold}", source, *cells, note]))
