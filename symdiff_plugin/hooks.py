@@ -38,6 +38,7 @@ __all__ = [
     "clip_gradients",
     "end_epoch",
     "get_optim",
+    "is_tested",
     "nearest_size",
     "parse_args",
     "progress",
@@ -192,6 +193,12 @@ def start_run(
     state = TrainingState(model, model_ema, optim, queue)
     _run = Run(args, state)
     return state.best_nll
+
+
+def is_tested(epoch: int) -> bool:
+    """Whether ``epoch`` ends with a test; see :meth:`symdiff_plugin.run.Run.is_tested`."""
+    assert _run is not None, "start_run comes first"
+    return _run.is_tested(epoch)
 
 
 def end_epoch(

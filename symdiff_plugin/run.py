@@ -64,7 +64,21 @@ class Run:
         tracker.listeners[:] = [self.history]
         explain_interrupts(self.folder)
         self._saved = time.monotonic()
+        self._random: dict[str, Any] | None = None
         print(f"Configuration, history and checkpoints of this run: {self.folder}")
+
+    def is_tested(self, epoch: int) -> bool:
+        """Whether ``epoch`` ends with a test: every ``--test_epochs``-th from the first, and the last.
+
+        A last epoch that is no such one is tested beside the run: :meth:`end_epoch` puts the random generators back,
+        so that going on with more ``--n_epochs`` trains as if that had been their number from the start.
+        """
+        if epoch % self.args.test_epochs == 0:
+            return True
+        if epoch + 1 != self.args.n_epochs:
+            return False
+        self._random = checkpoint.rng_state()
+        return True
 
     def end_epoch(self, epoch: int, state: TrainingState) -> None:
         """Write the epoch's line of the history and, where it is due, a checkpoint.
@@ -75,6 +89,9 @@ class Run:
         Raises:
             SystemExit: status 1 and one line if the disk is full.
         """
+        if self._random is not None:
+            checkpoint.set_rng_state(self._random)
+            self._random = None
         now = time.monotonic()
         last = epoch + 1 == self.args.n_epochs
         due = epoch % self.args.test_epochs == 0 or now - self._saved >= 60 * MINUTES_BETWEEN_CHECKPOINTS

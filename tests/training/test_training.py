@@ -118,6 +118,21 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
         assert rows[0] == rows[1]
 
 
+def test_the_last_epoch_is_tested_beside_the_run(workplace: Workplace, qm9_slice: Path) -> None:
+    """Its test draws random numbers, which a run that goes on for more epochs must not notice."""
+    flags = ("--model", "symdiff", "--datadir", qm9_slice, "--seed", 1, *TINY, *SHORT, "--test_epochs", 9)
+    workplace.run("main_qm9.py", *flags, "--n_epochs", 2, "--exp_name", "longer")
+    tested = [row for row in read_rows(workplace.output("longer") / "history.jsonl") if "val_nll" in row]
+    assert [row["epoch"] for row in tested] == [0, 1]
+    workplace.run("main_qm9.py", "--resume", "outputs/longer", "--n_epochs", 3)
+    workplace.run("main_qm9.py", *flags, "--n_epochs", 3, "--exp_name", "at_once")
+    longer, at_once = (
+        torch.load(workplace.output(name) / "checkpoint.pt", weights_only=True) for name in ("longer", "at_once")
+    )
+    for key in ("model", "model_ema", "optim", "queue", "rng"):
+        assert equal(longer[key], at_once[key]), key
+
+
 def test_conditional_on_alpha(workplace: Workplace, qm9_slice: Path) -> None:
     """Training with pictures on the way, likelihood, samples; the training subset holds one size alone."""
     workplace.run(
