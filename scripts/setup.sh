@@ -182,10 +182,10 @@ parse_flags() {
     esac
 }
 
-# preset_flags PRESET: its flags in PRESET_FLAGS; exits with the list of names for an unknown one.
+# preset_flags PRESET [geom]: its flags in PRESET_FLAGS; exits with the list of names for an unknown one.
 preset_flags() {
     local words word
-    words=$("$BASE_PYTHON" -m symdiff_plugin.presets flags "$1") || exit 2
+    words=$("$BASE_PYTHON" -m symdiff_plugin.presets flags "$@") || exit 2
     PRESET_FLAGS=()
     while IFS= read -r word; do
         PRESET_FLAGS+=("$word")

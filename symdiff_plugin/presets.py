@@ -168,16 +168,16 @@ PRESETS: dict[str, Preset] = {
     "dit_ft_freeze": Preset(
         "DiT-FT-Freeze", _BASE, replace(_FINETUNING, freeze_epsilon=True), starts_from="dit"
     ),
-    "symdiff_small": Preset("SymDiff, small", _SMALL, _CPU),
-    "symdiff_tiny": Preset("SymDiff, tiny", _TINY, _CPU),
-    "symdiff_h_tiny": Preset("SymDiff-H, tiny", replace(_TINY, frame="haar"), _CPU),
-    "dit_tiny": Preset("DiT, tiny", replace(_TINY, frame="none"), _CPU),
+    "symdiff_small": Preset("SymDiff, small", _SMALL, _CPU, geom={}),
+    "symdiff_tiny": Preset("SymDiff, tiny", _TINY, _CPU, geom={}),
+    "symdiff_h_tiny": Preset("SymDiff-H, tiny", replace(_TINY, frame="haar"), _CPU, geom={}),
+    "dit_tiny": Preset("DiT, tiny", replace(_TINY, frame="none"), _CPU, geom={}),
     "dit_aug_tiny": Preset(
-        "DiT-Aug, tiny", replace(_TINY, frame="none"), replace(_CPU, data_augmentation=True)
+        "DiT-Aug, tiny", replace(_TINY, frame="none"), replace(_CPU, data_augmentation=True), geom={}
     ),
-    "dit_ft_tiny": Preset("DiT-FT, tiny", _TINY, _CPU, starts_from="dit_tiny"),
+    "dit_ft_tiny": Preset("DiT-FT, tiny", _TINY, _CPU, geom={}, starts_from="dit_tiny"),
     "dit_ft_freeze_tiny": Preset(
-        "DiT-FT-Freeze, tiny", _TINY, replace(_CPU, freeze_epsilon=True), starts_from="dit_tiny"
+        "DiT-FT-Freeze, tiny", _TINY, replace(_CPU, freeze_epsilon=True), geom={}, starts_from="dit_tiny"
     ),
 }
 
@@ -199,6 +199,15 @@ EGNN_BASELINES: dict[str, dict[str, Any]] = {
         **_EDM_README, "n_layers": 4, "nf": 64, "n_epochs": _CPU.n_epochs, "lr": _CPU.lr, "ema_decay": _CPU.ema_decay,
         "test_epochs": _CPU.test_epochs, "n_stability_samples": _CPU.n_stability_samples,
     },
+}
+# On GEOM-Drugs EDM's README has one size, with four layers; what it does not name is main_geom_drugs.py's default.
+_GEOM_README: dict[str, Any] = {
+    "n_layers": 4, "normalization_factor": 1, "test_epochs": 1, "n_stability_samples": 500,
+    "visualize_every_batch": 10000,
+}  # fmt: skip
+EGNN_GEOM_BASELINES: dict[str, dict[str, Any]] = {
+    "edm": {**EGNN_BASELINES["edm"], **_GEOM_README},
+    "edm_tiny": {**EGNN_BASELINES["edm_tiny"], **_GEOM_README, "n_stability_samples": _CPU.n_stability_samples},
 }
 
 
@@ -230,30 +239,35 @@ def get_architecture(name: str, **overrides: Any) -> Architecture:
     return replace(get_preset(name).architecture, **overrides)
 
 
-def command_line(name: str) -> list[str]:
-    """The flags of ``main_qm9.py`` that make it train the preset or EGNN baseline ``name``.
+def command_line(name: str, dataset: str = "qm9") -> list[str]:
+    """The flags of EDM's training script that make it train the preset or EGNN baseline ``name``.
+
+    Args:
+        name: of a preset, or ``edm``, ``edm_tiny``, on QM9 also ``edm_plus``, ``edm_plus_plus``.
+        dataset: ``qm9`` for ``main_qm9.py``, ``geom`` for ``main_geom_drugs.py``.
 
     Raises:
-        ValueError: nothing has that name; the message lists those there are.
+        ValueError: nothing has that name there; the message lists those there are.
     """
     if name in PRESETS:
         return ["--model", name]
-    if name not in EGNN_BASELINES:
-        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join([*PRESETS, *EGNN_BASELINES])}")
-    flags = EGNN_BASELINES[name].items()
-    return [text for flag, value in flags for text in (f"--{flag}", str(value).replace(" ", ""))]
+    baselines = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}[dataset]
+    if name not in baselines:
+        where = " for GEOM-Drugs" if name in EGNN_BASELINES else ""
+        raise ValueError(f"unknown preset {name!r}{where}; choose one of {', '.join([*PRESETS, *baselines])}")
+    return [text for flag, value in baselines[name].items() for text in (f"--{flag}", str(value).replace(" ", ""))]
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m symdiff_plugin.presets list``, or ``flags NAME``: for the scripts, one word a line."""
+    """``python -m symdiff_plugin.presets list``, or ``flags NAME [geom]``: for the scripts, one word a line."""
     if arguments == ["list"]:
         print("\n".join([*PRESETS, *EGNN_BASELINES]))
         return 0
-    if len(arguments) != 2 or arguments[0] != "flags":
-        print("usage: python -m symdiff_plugin.presets list | flags NAME", file=sys.stderr)
+    if len(arguments) not in (2, 3) or arguments[0] != "flags" or arguments[2:] not in ([], ["geom"]):
+        print("usage: python -m symdiff_plugin.presets list | flags NAME [geom]", file=sys.stderr)
         return 2
     try:
-        print("\n".join(command_line(arguments[1])))
+        print("\n".join(command_line(*arguments[1:])))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from symdiff_plugin import PRESETS, build_dynamics
-from symdiff_plugin.presets import EGNN_BASELINES, get_architecture
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, command_line, get_architecture
 
 
 def parameters(name):
@@ -60,6 +60,17 @@ def test_egnn_baselines_of_table_6():
     assert sizes == {"edm": (256, 9), "edm_plus": (256, 16), "edm_plus_plus": (332, 12)}
     assert all((EGNN_BASELINES[name]["batch_size"], EGNN_BASELINES[name]["lr"]) == (64, 1e-4) for name in sizes)
     assert tiny < sizes["edm"]
+
+
+def test_egnn_baseline_of_edms_readme_on_geom():
+    flags = EGNN_GEOM_BASELINES["edm"]
+    assert (flags["nf"], flags["n_layers"], flags["batch_size"], flags["lr"]) == (256, 4, 64, 1e-4)
+    assert (flags["n_epochs"], flags["test_epochs"], flags["n_stability_samples"]) == (3000, 1, 500)
+    assert (flags["normalization_factor"], flags["ema_decay"]) == (1, 0.9999)
+    assert command_line("edm", "geom")[:2] == ["--model", "egnn_dynamics"]
+    assert command_line("symdiff", "geom") == command_line("symdiff") == ["--model", "symdiff"]
+    with pytest.raises(ValueError, match=r"'edm_plus' for GEOM-Drugs.*edm_tiny"):
+        command_line("edm_plus", "geom")
 
 
 def test_release_means_unscaled_time_unless_told_otherwise():

@@ -108,8 +108,36 @@ def test_an_old_python_is_refused(repository):
     assert_refused(run("run_qm9.sh", cwd=repository, PYTHON="/no such python"), 2, "PYTHON=/no such python", "3.10")
 
 
-def test_run_geom_says_what_data_it_needs(repository):
-    assert_refused(run("run_geom.sh", cwd=repository), 2, "geom_drugs_30.npy", "--help")
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, ["geom_drugs_30.npy", "--archive", "--help"]),
+        (["edm"], 2, ["geom_drugs_30.npy", "--archive"]),
+        (["--archive", "nowhere.msgpack"], 2, ["nowhere.msgpack", "download"]),
+        (["--data_file", "nowhere.npy"], 2, ["nowhere.npy"]),
+        (["--archive", "a", "--data_file", "b"], 2, ["--archive", "or --data_file"]),
+        (["edm_plus"], 2, ["edm_plus", "GEOM-Drugs", "edm_tiny"]),
+        (["--split", "random"], 2, ["--split", "official or molecule", "random"]),
+        (["--split"], 2, ["--split needs a value"]),
+        (["--arch", "x"], 2, ["--arch", "in full"]),
+        (["--smoke", "edm"], 2, ["--smoke", "edm"]),
+        (["edm", "--smoke"], 2, ["--smoke comes first"]),
+        (["--smoke", "--archive", "x"], 2, ["--smoke", "--archive"]),
+        (["--smoke"], 1, ["cannot get EDM", "EDM_REPO"]),
+    ],
+)
+def test_run_geom_refuses_in_one_line_and_leaves_nothing(arguments, status, words, repository):
+    before = files(repository)
+    result = run("run_geom.sh", *arguments, cwd=repository)
+    assert_refused(result, status, *words)
+    assert files(repository) == before
+
+
+def test_paths_of_data_are_meant_where_the_user_is(repository):
+    (repository.parent / "mine.npy").touch()
+    place = repository.parent
+    result = run("repository/run_geom.sh", "--data_file", "mine.npy", "--split", "molecule", cwd=place)
+    assert_refused(result, 1, "cannot get EDM")  # the file was found, so the next step is tried
 
 
 def test_a_folder_that_is_no_virtual_environment_is_left_alone(repository):

@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.presets import EGNN_BASELINES, PRECISIONS, PRESETS, get_preset
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRECISIONS, PRESETS, get_preset
 
-# EDM's README trains GEOM-Drugs with four layers, and QM9 with nine.
-_GEOM_LAYERS = 4
 # The rest of what get_model reads, as the READMEs of EDM and of the paper's code leave it.
 _EDM_DEFAULTS: dict[str, Any] = {
     "conditioning": [], "condition_time": True, "context_node_nf": 0, "attention": True, "tanh": True,
@@ -106,7 +104,7 @@ def _arguments(contender: Contender, dataset: str) -> dict[str, Any]:
     if contender.is_egnn:
         flags = dict(EGNN_BASELINES[contender.name])
         if dataset == "geom":
-            flags["n_layers"] = _GEOM_LAYERS
+            flags["n_layers"] = EGNN_GEOM_BASELINES["edm"]["n_layers"]
         return {**common, **flags}
     switches = {"precision": contender.precision, "compile": "default" if contender.compiled else "off"}
     flags = get_preset(contender.name).training_flags(dataset)
