@@ -28,7 +28,7 @@ ARCHIVE_NAME = "drugs_crude.msgpack"
 MAX_MOLECULE_BYTES = 128 * 2**20
 MAX_TEXT_BYTES = 2**20
 MAX_ITEMS = 2**17  # a list's room is taken when its length is read, which a flipped byte can make 4 billion
-READ_BYTES = 2**20
+READ_BYTES = 2**18
 HEAD_BYTES = 2**20
 _UNREADABLE = (OSError, EOFError, tarfile.TarError, zlib.error)
 _MALFORMED = (ValueError, TypeError, msgpack.exceptions.UnpackException)
@@ -103,8 +103,7 @@ class Archive:
         seen = set(seen)
         source = _Source(self._file)
         try:
-            if place.offset:
-                self._file.seek(place.offset)
+            self._skip(place.offset)
             unpacker = msgpack.Unpacker(
                 source, read_size=READ_BYTES, max_buffer_size=MAX_MOLECULE_BYTES, max_str_len=MAX_TEXT_BYTES,
                 max_bin_len=MAX_TEXT_BYTES, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS,
@@ -144,6 +143,16 @@ class Archive:
             f"{self.path} is corrupt or not {ARCHIVE_NAME} at byte {offset:,}, after {molecules:,} molecules "
             f"({reason}): fetch it again, or give GEOM-Drugs' {ARCHIVE_NAME}"
         )
+
+    def _skip(self, n_bytes: int) -> None:
+        if not isinstance(self._file, tarfile.ExFileObject):
+            self._file.seek(n_bytes)
+            return
+        while n_bytes:  # a compressed stream cannot be entered in the middle
+            block = self._file.read(min(n_bytes, READ_BYTES))
+            if not block:
+                raise EOFError("it ends before the place to go on from")
+            n_bytes -= len(block)
 
     def _advance(self, offset: int) -> None:
         place = self.place

@@ -27,7 +27,7 @@ from symdiff_plugin.files import write_json
 
 FORMAT = 1
 COLUMNS = 5
-BUFFER_BYTES = 2**20
+BUFFER_BYTES = 2**18
 
 
 def header(shape: tuple[int, ...], dtype: type) -> bytes:

@@ -114,14 +114,14 @@ def _candidates(seed: int) -> Iterator[tuple[str, Chem.Mol]]:
     if not lines:
         raise ResourceError(f"this RDKit ships none of {', '.join(SOURCES)}: install rdkit from PyPI")
     random.Random(seed).shuffle(lines)
-    seen = set()
+    seen: set[str] = set()
     for line in lines:
         with rdBase.BlockLogs():
             molecule = Chem.MolFromSmiles(line)
-        if molecule is None or len(Chem.GetMolFrags(molecule)) > 1 or Descriptors.NumRadicalElectrons(molecule):
-            continue
-        smiles = Chem.MolToSmiles(molecule)
-        molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))  # atoms in the order that the SMILES has them
+            if molecule is None or len(Chem.GetMolFrags(molecule)) > 1 or Descriptors.NumRadicalElectrons(molecule):
+                continue
+            smiles = Chem.MolToSmiles(molecule)
+            molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))  # atoms in the order that the SMILES has them
         fits = SMALLEST <= molecule.GetNumAtoms() <= LARGEST
         if fits and smiles not in seen and {atom.GetAtomicNum() for atom in molecule.GetAtoms()} <= ELEMENTS:
             seen.add(smiles)
