@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from geom_archives import ARCHIVE, assert_refused, command, read_maps
+from geom_archives import ARCHIVE, assert_refused, command, contents, read_maps
 from rdkit import Chem
 from rdkit.Chem import AllChem
 from rdkit.Geometry import Point3D
 
+from symdiff_plugin.data.geom import rdkit_archive as module
 from symdiff_plugin.data.geom.rdkit_archive import ELEMENTS, HARTREE, make_archive
 
 # Of a conformer and of a molecule in GEOM-Drugs (learningmatter-mit/geom, tutorial 1), but for what assays found.
@@ -103,6 +104,29 @@ def test_does_not_replace_an_archive(rdkit_archive: Path, tmp_path: Path, capsys
     assert made.returncode == 0, made.stderr
     assert "2 molecules in" in made.stdout
     assert len(read_maps(tmp_path / ARCHIVE)[0]) == 2
+
+
+def test_takes_what_fits_and_says_what_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting = ["CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C)C(=O)N2C", "CC(C)Cc1ccc(cc1)C(C)C(=O)O"]
+    twice = "O=C(O)c1ccccc1OC(C)=O"
+    small, salt, metal, wrong = "CCO", "CCCCCCCC(=O)[O-].[Na+]", "CCCCCCCC[Zn]CCCCCCCC", "c1cc"
+    radical, unparametrised = "CCCCCCCC[CH2]", "OB(O)c1ccc(CCCC)cc1"
+    lines = [*fitting, twice, small, salt, metal, wrong, radical, unparametrised]
+    shipped = tmp_path / "shipped.smi"
+    shipped.write_text("".join(f"{smiles}\t{number}\n" for number, smiles in enumerate(lines)))
+    monkeypatch.setattr(module, "SOURCES", (str(shipped),))
+    refused = command("rdkit", "--out", tmp_path / "out", "--molecules", 4, "--conformers", 1, capsys=capsys)
+    assert_refused(refused, "rdkit", 2, "RDKit ships 3 fitting molecules", "--molecules")
+    assert contents(tmp_path / "out") == {}
+    for seed in range(3):  # one of them meets what MMFF94 lacks before the last that fits
+        path = tmp_path / str(seed) / ARCHIVE
+        assert make_archive(path, 3, 1, seed) in (0, 1)
+        assert set(read_maps(path)[0]) == {Chem.CanonSmiles(smiles) for smiles in fitting}
+    monkeypatch.setattr(module, "SOURCES", ("no such file",))
+    refused = command("rdkit", "--out", tmp_path / "out", capsys=capsys)
+    assert_refused(refused, "rdkit", 1, "ships none of no such file")
 
 
 @pytest.mark.parametrize(

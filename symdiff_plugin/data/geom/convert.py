@@ -74,11 +74,15 @@ def convert(
             with Partial(files, of) as partial:
                 if partial.note:
                     print(partial.note)
-                _fill(partial, source, conformations, remove_h, save_bytes)
-                made = partial.finish(overwrite)
+                try:
+                    _fill(partial, source, conformations, remove_h, save_bytes)
+                    made = partial.finish(overwrite)
+                except KeyboardInterrupt:
+                    kept = f"{partial.place.molecules:,} molecules are kept"
+                    raise KeyboardInterrupt(f"interrupted; {kept}, the same command goes on") from None
         except OSError as error:
             raise ResourceError(
-                f"cannot write to {out} ({error.strerror or error}): make room, and the same command goes on; "
+                f"cannot write to {out} ({error.strerror or error}): make room, then the same command goes on, "
                 "or choose another --out"
             ) from error
     print(
@@ -90,7 +94,7 @@ def convert(
 
 def _fill(partial: Partial, source: Archive, conformations: int, remove_h: bool, save_bytes: int) -> None:
     """Read the archive to its end into ``partial``, which is discarded if the archive is at fault."""
-    place = saved = partial.place
+    place = partial.place
     molecules = source.molecules(place, partial.last_smiles(place.read))
     try:
         with progress("Converting", source.size, "B", unit_scale=True, initial=place.offset) as bar:
@@ -102,15 +106,11 @@ def _fill(partial: Partial, source: Archive, conformations: int, remove_h: bool,
                 partial.add(smiles, kept)
                 bar.update(source.place.offset - place.offset)
                 place = source.place
-                if place.offset - saved.offset >= save_bytes:
+                if place.offset - partial.place.offset >= save_bytes:
                     partial.save(place)
-                    saved = place
         partial.save(place)  # a disk that fills up from here on costs no second reading
         if not partial.n_conformers:
             raise source.fault(0, place.molecules, "there are no conformers in it")
     except DataError:
         partial.discard()
         raise
-    except KeyboardInterrupt:
-        where = f"{saved.molecules:,} molecules are kept" if saved.molecules else "too early to keep anything"
-        raise KeyboardInterrupt(f"interrupted; {where}, the same command goes on") from None

@@ -99,7 +99,8 @@ def make_archive(path: Path, molecules: int, conformers: int, seed: int, map_mol
                     count -= 1
                     advance(1)
     except OSError as error:
-        raise ResourceError(f"cannot write {path} ({error.strerror}): make room or choose another --out") from error
+        reason = error.strerror or error
+        raise ResourceError(f"cannot write {path} ({reason}): make room or choose another --out") from error
     return skipped
 
 
