@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
-from itertools import combinations, permutations
+from itertools import chain, combinations, pairwise, permutations
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_an_epoch_has_every_molecule_once_in_whole_batches(n: int, pool: int) ->
     sizes = np.random.default_rng(0).integers(5, 90, n)
     sampler = SizeBucketedBatches(sizes, 8, pool)
     found = list(sampler)
-    assert sorted(sum(found, [])) == list(range(n))
+    assert sorted(chain(*found)) == list(range(n))
     assert [len(batch) for batch in found] == [8] * (n // 8) + [n % 8] * (n % 8 > 0)
     assert len(found) == len(sampler)
 
@@ -37,7 +37,7 @@ def test_whole_batches_are_of_one_size_and_in_no_order() -> None:
     found = epoch(sizes, 8, 100, 1)
     ranges = [(sizes[batch].min(), sizes[batch].max()) for batch in found[:-1]]
     disjoint = sorted(ranges)
-    assert all(a[1] <= b[0] for a, b in zip(disjoint, disjoint[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(disjoint))
     assert ranges != disjoint
     assert found != epoch(sizes, 8, 100, 2)
     assert found == epoch(sizes, 8, 100, 1)

@@ -130,7 +130,7 @@ def test_a_damaged_file_is_refused(files: GeomFiles, content: bytes) -> None:
         Conformers(files.data)
     assert "\n" not in str(error.value)
     files.data.unlink()
-    with pytest.raises(DataError, match="make it with `python -m symdiff_plugin.data.geom convert`"):
+    with pytest.raises(DataError, match=r"make it with `python -m symdiff_plugin\.data\.geom convert`"):
         Conformers(files.data)
 
 

@@ -158,7 +158,7 @@ def test_who_loads_may_say_how_it_is_refused(files: GeomFiles, info: dict) -> No
 
 def test_sizes_that_the_description_lacks_are_refused(files: GeomFiles, info: dict) -> None:
     largest = int(np.load(files.n_atoms).max())
-    sizes = {n: 1 for n in range(1, largest)}
+    sizes = dict.fromkeys(range(1, largest), 1)
     with pytest.raises(DataError, match=rf"molecules of {largest} atoms, .* --filter_molecule_size {largest - 1}, or"):
         dataloaders(options(files), {**info, "n_nodes": sizes})
     assert dataloaders(options(files, filter_molecule_size=largest - 1), {**info, "n_nodes": sizes})

@@ -66,7 +66,7 @@ def gradient(model: nn.Module, indices: list[int]) -> np.ndarray:
     return torch.autograd.grad(error, model.dynamics.weight)[0].numpy()
 
 
-def mean_gradients(model: nn.Module, pool: int, epochs: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def mean_gradients(model: nn.Module, pool: int, epochs: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Means over many epochs, and their standard errors, of (whole batch, short batch, parameter)."""
     found = []
     for seed in range(epochs):
