@@ -11,7 +11,8 @@ What is expected of a step is what EDM's shuffle gives. Let g_i be anything that
 batch, such as its gradient. Given the molecules that are not in the short batch, each full step takes one of the
 batches uniformly; they are equally large, so the mean over batches of the batches' means is the mean over these
 molecules; and they are a uniform draw of all. So E[mean of g over the batch] = (1/n) sum_i g_i, at each step.
-Its variance is larger than a shuffled batch's, as molecules of one size are alike.
+Its variance is larger than a shuffled batch's, as molecules of one size are alike, and what is not linear in the
+gradient, such as clipping it, is not covered.
 
 That takes a g_i which does not depend on the rest of the batch. EDM's l2 loss of training does: it divides by the
 size that the batch is padded to. :func:`expected_inverse_size` has what becomes of that.
