@@ -29,6 +29,7 @@ ELEMENTS = {
     13: ("Al", "C5"), 14: ("Si", "C6"), 15: ("P", "C4"), 16: ("S", "C8"), 17: ("Cl", "C9"), 33: ("As", "C10"),
     35: ("Br", "C11"), 53: ("I", "C12"), 80: ("Hg", "C13"), 83: ("Bi", "C14"),
 }  # fmt: skip
+DEFAULT_FILE = "data/geom/geom_drugs_30.npy"  # EDM's, from the folder a run is started in
 RADIUS_H, RADIUS = 0.3, 0.6  # of EDM's pictures
 
 
@@ -52,6 +53,9 @@ class Statistics:
 
     def dataset_info(self, data_set: str) -> dict[str, Any]:
         """EDM's dataset_info, its elements in the order of the atomic numbers.
+
+        The order matters: EDM looks a bond up with the earlier type first, and its table of double bonds has C=S
+        but not S=C.
 
         Args:
             data_set: what the data set is called.
@@ -145,7 +149,7 @@ def load(files: GeomFiles) -> dict[str, Any] | None:
 
 
 def of_run(args: Any, default: dict[str, Any]) -> dict[str, Any]:
-    """The dataset_info of a run, by its ``data_file`` if it is one on GEOM's format.
+    """The dataset_info of a run, by its ``data_file`` if that is in GEOM's format.
 
     Args:
         args: the run's arguments, old ones without ``data_file`` included.
@@ -158,8 +162,8 @@ def of_run(args: Any, default: dict[str, Any]) -> dict[str, Any]:
         DataError: see :func:`load`.
     """
     found = None
-    if getattr(args, "dataset", None) == "geom" and getattr(args, "data_file", None):
-        found = load(GeomFiles(Path(args.data_file)))
+    if getattr(args, "dataset", None) == "geom":
+        found = load(GeomFiles(Path(getattr(args, "data_file", None) or DEFAULT_FILE)))
     return dict(default if found is None else found)
 
 
