@@ -27,7 +27,7 @@ class Rejected(DataError):
 
     def __init__(self, where: str, reason: str, detail: str = "") -> None:
         super().__init__(f"{where}: {reason}{f' ({detail})' if detail else ''}")
-        self.reason = reason
+        self.where, self.reason = where, reason
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
     distances, nearest = cKDTree(positions).query(positions, k=2)
     atom = int(distances[:, 1].argmin())
     if distances[atom, 1] < CLOSEST:
-        detail = f"atoms {atom + 1} and {int(nearest[atom, 1]) + 1} are {distances[atom, 1]:.2f} Angstrom apart"
+        other = next(index for index in nearest[atom].tolist() if index != atom)  # the atom itself is first or second
+        first, second = sorted((atom + 1, other + 1))
+        detail = f"atoms {first} and {second} are {distances[atom, 1]:.2f} Angstrom apart"
         raise Rejected(where, "coinciding atoms or no coordinates", detail)
 
 

@@ -50,7 +50,7 @@ def _conformer(source: TextSource, where: str, title: str, block: str) -> Confor
     with rdBase.BlockLogs():  # what RDKit would say is in the message
         mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
         if mol is None:
-            raise Rejected(where, "RDKit cannot read it", "cut short, or no mol block")
+            raise Rejected(where, "RDKit cannot read it", "cut short, a number that is none, or no mol block")
         if mol.GetNumAtoms() == 0:
             raise Rejected(where, "fewer than two atoms")
         numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
