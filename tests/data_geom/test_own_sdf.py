@@ -120,8 +120,7 @@ def test_what_tells_molecules_apart_is_for_the_user_to_say(tmp_path, mols, recor
 
 
 def spoilt(mol: Chem.Mol, how: str) -> Chem.Mol | str:
-    text = block(mol)
-    lines = text.splitlines()
+    lines = block(mol).splitlines()
     if how == "hydrogens":
         return Chem.RemoveHs(mol)
     if how == "some hydrogens":
@@ -347,5 +346,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path, records):
     assert len(np.load(tmp_path / "of 140" / "mine_n.npy")) == 140 * len(records)
     grown = (tmp_path / "140.sdf").stat().st_size - (tmp_path / "14.sdf").stat().st_size
     assert grown > 7.5e6
-    print(resident)
     assert resident[140] - resident[14] < 2000
