@@ -82,6 +82,7 @@ def evaluate(
         "batch_size_auto": auto,
         "diffusion_steps": run.args.diffusion_steps,
         "device": str(run.device),
+        **(run.geom.record() if run.geom else {}),
     }
     if nll_molecules != 0:
         for partition in partitions:
@@ -95,7 +96,7 @@ def evaluate(
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
     verdicts = judge(samples.molecules, run.dataset_info)
-    known = training_smiles(run.dataset_info) if "qm9" in run.args.dataset else None
+    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     record.update(summarise(samples.molecules, verdicts, known))
     record["seconds_per_sample"] = samples.seconds / n_samples
     return Evaluation(record, samples.molecules, verdicts)

@@ -17,7 +17,7 @@ from symdiff_plugin.data.schema import split_path
 from symdiff_plugin.evaluate.run import TrainedRun
 
 # Of config.json: places and devices, whose content or choice is recorded by itself.
-ELSEWHERE = ("datadir", "device", "cuda")
+ELSEWHERE = ("datadir", "data_file", "device", "cuda")
 
 
 def settings_of(
@@ -33,14 +33,15 @@ def settings_of(
 
     Weights, configuration and data are there by content, wherever they lie: ``weights_sha256`` over the loaded
     tensors, be they from a file or initial ones; ``config_sha256`` over the arguments of the training;
-    ``data_sha256`` over the checksums of the arrays of QM9's splits (None for GEOM-Drugs, whose one file is fixed).
+    ``data_sha256`` over the checksums of the arrays of QM9's splits, or
+    :meth:`~symdiff_plugin.evaluate.geom_data.GeomData.fingerprint`.
     """
     arguments = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["args"]
     kept = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
     return {
         "weights_sha256": content_hash({name: v.cpu().numpy() for name, v in run.model.state_dict().items()}),
         "config_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
-        "data_sha256": data_hash(run.args.datadir) if "qm9" in run.args.dataset else None,
+        "data_sha256": data_hash(run.args.datadir) if run.geom is None else run.geom.fingerprint(),
         "diffusion_steps": run.args.diffusion_steps,
         "n_samples": n_samples,
         "batch_size": batch_size,
