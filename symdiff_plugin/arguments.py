@@ -26,13 +26,13 @@ import torch
 from symdiff_plugin import checkpoint, init_from, presets
 from symdiff_plugin.argument_types import boolean, literal
 from symdiff_plugin.checks import enable_checks
+from symdiff_plugin.data.geom import flags as geom
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
 # What EDM has statistics of; main_geom_drugs.py takes no other data, main_qm9.py does not take GEOM.
 QM9_DATASETS = ("qm9", "qm9_second_half")
 GEOM_DATASETS = ("geom",)
-GEOM_FILE = "data/geom/geom_drugs_30.npy"
 
 _CHOICES = {"frame": presets.FRAMES, "precision": presets.PRECISIONS, "compat": presets.COMPATS}
 _FLAG = {"compat": "--symdiff_compat"}  # the others are called like their field
@@ -73,6 +73,7 @@ _NOT_RESUMED = {
 _AT_LEAST = {
     "n_epochs": 0, "batch_size": 1, "diffusion_steps": 1, "test_epochs": 1, "n_report_steps": 1,
     "n_stability_samples": 1, "visualize_every_batch": 1, "num_workers": 0, "start_epoch": 0,
+    "split_seed": 0,
 }  # fmt: skip
 
 
@@ -224,6 +225,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
         "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
+    if _is_geom(parser):
+        geom.add_flags(everyone)
     ours = parser.add_argument_group(
         f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."
     )
@@ -247,6 +250,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
         "reduce-overhead (CUDA graphs) or off; about a minute at the start, and on two CPU cores no gain: for GPUs",
     )  # fmt: skip
     return flags
+
+
+def _is_geom(parser: argparse.ArgumentParser) -> bool:
+    """Whether it is the parser of main_geom_drugs.py."""
+    return any(action.dest == "filter_molecule_size" for action in parser._actions)
 
 
 def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
@@ -298,7 +306,7 @@ def _has_compiler() -> bool:
 
 def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse what upstream answers with a traceback minutes later, or with nonsense."""
-    datasets = GEOM_DATASETS if hasattr(args, "filter_molecule_size") else QM9_DATASETS
+    datasets = GEOM_DATASETS if _is_geom(parser) else QM9_DATASETS
     if args.dataset not in datasets:
         _refuse(
             parser,
@@ -312,12 +320,8 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
 
 def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.dataset == "geom":
-        if is_plugin_model(args) and not Path(GEOM_FILE).is_file():
-            _refuse(
-                parser,
-                f"no {GEOM_FILE} here: make it with EDM's build_geom_dataset.py as its README says, "
-                "and start from the folder that holds data/"
-            )
+        if fault := geom.missing(args.data_file):
+            _refuse(parser, fault)
         return
     folder = Path(args.datadir) / "qm9"
     if is_plugin_model(args):

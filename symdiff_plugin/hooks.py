@@ -10,7 +10,8 @@ import functools
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import nn
@@ -18,11 +19,16 @@ from torch import nn
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.data.schema import DataError
+from symdiff_plugin.edm import edm_directory
+from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.ema import update_average
 from symdiff_plugin.init_from import InitError, freeze, initialise
 from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients
 from symdiff_plugin.optim import get_optim as plain_optim
+from symdiff_plugin.padded_size import attach as attach_sizes
+from symdiff_plugin.padded_size import begin_step, padded_size
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
@@ -31,14 +37,18 @@ from symdiff_plugin.transfer import read, to_device
 
 __all__ = [
     "LogProbabilities",
+    "attach_sizes",
     "augment",
+    "begin_step",
     "build_dynamics",
     "checking",
     "class_columns",
     "clip_gradients",
     "end_epoch",
+    "geom_dataloaders",
     "get_optim",
     "nearest_size",
+    "padded_size",
     "parse_args",
     "progress",
     "read",
@@ -98,6 +108,28 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
         if getattr(args, "freeze_epsilon", False):
             freeze(model)
     return plain_optim(args, model)
+
+
+def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """EDM's loaders of GEOM-Drugs; see :func:`symdiff_plugin.data.geom.loading.dataloaders`.
+
+    Args:
+        args: the run's arguments, old pickles included.
+        dataset_info: EDM's description of the data set.
+
+    Raises:
+        SystemExit: status 2 and one line if the data cannot be used, also while they are gone through.
+    """
+    from symdiff_plugin.data.geom.loading import dataloaders
+
+    def refuse(error: DataError) -> NoReturn:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(error.exit_status)
+
+    try:
+        return dataloaders(args, dataset_info, edm_directory() / Path(GEOM_PERMUTATION), refuse)
+    except DataError as error:
+        refuse(error)
 
 
 def augment(args: Any, x: torch.Tensor) -> torch.Tensor:

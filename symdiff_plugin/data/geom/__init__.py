@@ -1,0 +1,13 @@
+"""GEOM-Drugs (Axelrod & Gomez-Bombarelli 2022), and data sets like it, in EDM's format.
+
+A data set is one array of atoms, ``NAME.npy`` (n_atoms_total, 5) float64: the conformer's id 0, 1, 2, ...
+ascending, the atomic number, and x, y, z in Angstrom. The atoms of a conformer are contiguous, the conformers
+of a molecule too. What lies beside it, :mod:`~symdiff_plugin.data.geom.layout` names. Data flows down this list:
+
+    layout.py        the files of a data set
+    archive.py       drugs_crude.msgpack, one molecule at a time
+    convert.py       that archive into the array, in bounded memory
+    rdkit_archive.py an archive of RDKit's conformers in the same format, to try everything with
+    own.py           SDF and XYZ files into the array
+    conformers.py    the array as a sequence of conformers, by memory map
+"""
