@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -71,12 +71,11 @@ class Checks:
         return {name: words.get(str(row[name])) for name in self.names}
 
 
-def bust(molecules: Iterable[Molecule], n_molecules: int) -> dict[str, Any]:
+def bust(molecules: Sequence[Molecule]) -> dict[str, Any]:
     """Fractions of molecules that pass.
 
     Args:
         molecules: judged by their coordinates alone.
-        n_molecules: how many there are.
 
     Returns:
         ``passes_all``, ``passes_all_computed`` (a check without a result left out), ``bonds_perceived``, each check's
@@ -87,6 +86,7 @@ def bust(molecules: Iterable[Molecule], n_molecules: int) -> dict[str, Any]:
         ResourceError: PoseBusters is not installed.
         ValueError: there are no molecules.
     """
+    n_molecules = len(molecules)
     if n_molecules < 1:
         raise ValueError("there are no molecules")
     found = {"n_molecules": n_molecules, "version": posebusters_version(), "config": CONFIG, "bonds": RULE}
@@ -96,17 +96,41 @@ def bust(molecules: Iterable[Molecule], n_molecules: int) -> dict[str, Any]:
     level = log.level
     log.setLevel(logging.CRITICAL)  # a failure is a result here
     try:
-        for molecule in progress(molecules, f"PoseBusters, {n_molecules:,} molecules", n_molecules):
+        for molecule in progress(molecules, f"PoseBusters, {n_molecules:,} molecules"):
             seen = perceive(molecule)
             results.append(None if seen.smiles is None else checks.of(seen.mol))
     finally:
         log.setLevel(level)
     perceived = [result for result in results if result is not None]
+
+    def fraction(good: Iterable[bool]) -> float:
+        return sum(good) / n_molecules
+
     return {
-        "passes_all": sum(all(result.values()) for result in perceived) / n_molecules,
-        "passes_all_computed": sum(False not in result.values() for result in perceived) / n_molecules,
-        "bonds_perceived": len(perceived) / n_molecules,
-        "checks": {name: sum(result[name] is True for result in perceived) / n_molecules for name in checks.names},
-        "not_computed": {name: sum(result[name] is None for result in perceived) / n_molecules for name in checks.names},
+        "passes_all": fraction(all(result.values()) for result in perceived),
+        "passes_all_computed": fraction(False not in result.values() for result in perceived),
+        "bonds_perceived": fraction(True for _ in perceived),
+        "checks": {name: fraction(result[name] is True for result in perceived) for name in checks.names},
+        "not_computed": {name: fraction(result[name] is None for result in perceived) for name in checks.names},
         **found,
     }
+
+
+def lines(found: dict[str, Any], std: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Label and value of each line of a table, from :func:`bust`; ``std`` has deviations in the same places."""
+
+    def percent(value: float, deviation: float | None) -> str:
+        return f"{value:7.2%}" + ("" if deviation is None else f" +- {deviation:.2%}")
+
+    std = std or {}
+    computed = f"{found['passes_all_computed']:.2%} pass all that could be computed"
+    rows = [(
+        "PoseBusters",
+        f"{percent(found['passes_all'], std.get('passes_all'))}  (pass all checks, of {found['n_molecules']:,} "
+        f"molecules; {computed})",
+    )]  # fmt: skip
+    for name, value in found["checks"].items():
+        absent = found["not_computed"][name]
+        note = f"  (no result for {absent:.2%})" if absent else ""
+        rows.append((f"- {name.replace('_', ' ')}", percent(value, std.get("checks", {}).get(name)) + note))
+    return rows

@@ -20,13 +20,16 @@ from torch.utils.data import DataLoader
 
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.data import DataError, check_datadir
+from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.geom_data import DEFAULT_FILE, GeomData, held_out_loaders, load_geom
+from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
 from symdiff_plugin.weights import mismatch
 
 
 class EvaluationError(ValueError):
     """A run that cannot be evaluated; the message is one line, with the remedy."""
+
+    exit_status = 2
 
 
 @dataclass
@@ -41,7 +44,7 @@ class TrainedRun:
         prop_dist: EDM's distribution of the properties, normalised; None for an unconditional model.
         property_norms: mean and mean absolute deviation of each property; empty for an unconditional model.
         dataset_info: EDM's description of the data set, with ``datadir``.
-        loaders: EDM's data loaders by partition; of GEOM-Drugs the held-out ones, ``val`` and ``test``.
+        loaders: EDM's data loaders by partition.
         checkpoint: name of the file the weights are from; None for initial weights.
         geom: the data set of a run of ``main_geom_drugs.py``; None for QM9.
     """
@@ -97,7 +100,7 @@ def load_run(
     args.datadir = str(datadir or getattr(args, "datadir", ""))
     args.batch_size = batch_size or args.batch_size
     if args.dataset == "geom":
-        args.data_file = str(data_file or getattr(args, "data_file", None) or DEFAULT_FILE)
+        args.data_file = str(data_file or getattr(args, "data_file", None) or DATA_FILE)
     _check_data(args)
 
     seed_everything(seed)
@@ -110,7 +113,7 @@ def load_run(
         seed_everything(seed)  # the initial weights do not depend on the data
         try:
             model, nodes_dist, prop_dist = import_edm("qm9.models").get_model(
-                args, args.device, dataset_info, loaders.get("train")
+                args, args.device, dataset_info, loaders["train"]
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise EvaluationError(
@@ -131,7 +134,7 @@ def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], di
             geom = load_geom(args)
         except DataError as error:
             raise EvaluationError(f"{first_line(error)} (or name another file with --data_file)") from error
-        return geom, geom.dataset_info, held_out_loaders(geom, args.batch_size, args.include_charges)
+        return geom, geom.dataset_info, geom.loaders
     get_dataset_info = import_edm("configs.datasets_config").get_dataset_info
     dataset_info = {**get_dataset_info(args.dataset, args.remove_h), "datadir": args.datadir}
     return None, dataset_info, import_edm("qm9.dataset").retrieve_dataloaders(args)[0]
@@ -164,8 +167,8 @@ def read_arguments(folder: Path) -> argparse.Namespace:
     path = folder / "config.json"
     if not path.is_file():
         raise EvaluationError(
-            f"{path} is missing: only runs of the patched main_qm9.py and main_geom_drugs.py can be evaluated (EDM's own "
-            "eval_analyze.py reads others)"
+            f"{path} is missing: only runs of the patched main_qm9.py and main_geom_drugs.py can be evaluated (EDM's "
+            "own eval_analyze.py reads others)"
         )
     try:
         args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
