@@ -149,6 +149,8 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
             other = next((dataset for dataset, names in _OF_DATASET.items() if name in names), None)
             what = f"goes with --dataset {other}" if other else "is of a run"
             parser.error(f"--data takes {', '.join(f'--{one}' for one in taken[1:])}; --{name} {what}")
+    if options.seed != parser.get_default("seed") and options.n_molecules is None and options.posebusters == 0:
+        parser.error("--seed is of a run, or of a choice of --n_molecules: all are evaluated")
     if options.n_molecules is not None and options.n_molecules < 1:
         parser.error(f"--n_molecules must be at least 1, not {options.n_molecules}")
     if not 0 <= options.seed < 2**32:
@@ -184,8 +186,10 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
         return refuse(parser.prog, "interrupted, nothing was written", 130)
-    what = "QM9" if not geom else record["data_set"] or "GEOM-Drugs"
-    print(f"Data: {options.data} split of {what}, {record['n_samples']:,} molecules\n{table(record)}\nWritten: {path}")
+    what = f"split of QM9, {record['n_samples']:,} molecules"
+    if geom:
+        what = f"split ({options.split}) of {record['data_set'] or 'GEOM-Drugs'}, {record['n_samples']:,} conformers"
+    print(f"Data: {options.data} {what}\n{table(record)}\nWritten: {path}")
     return 0
 
 

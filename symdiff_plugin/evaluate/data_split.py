@@ -76,7 +76,7 @@ def evaluate_split(
         "data_sha256": data_hash(datadir),
         **_judged(molecules, rows, n_atoms, dataset_info, known),
         **_busted(molecules, rows, posebusters, seed),
-        **({"seed": seed} if n_molecules is not None or posebusters != 0 else {}),
+        **_seeded(seed, n_molecules, posebusters),
     }  # fmt: skip
 
 
@@ -111,11 +111,12 @@ def evaluate_geom_split(
         rows = _chosen(geom.parts[partition], n_molecules, seed)
         n_atoms = int(geom.conformers.sizes[rows].sum())
         return {
-            "kind": "data", "dataset": "geom", "partition": partition, "n_samples": len(rows), "seed": seed,
+            "kind": "data", "dataset": "geom", "partition": partition, "n_samples": len(rows),
             "data_file": args.data_file, "split": split, "split_seed": split_seed, **geom.record(),
             "data_sha256": geom.fingerprint(),
             **_judged(geom.molecules, rows, n_atoms, geom.dataset_info),
             **_busted(geom.molecules, rows, posebusters, seed),
+            **_seeded(seed, n_molecules, posebusters),
         }  # fmt: skip
     except DataError as error:
         if error.exit_status != EvaluationError.exit_status:
@@ -151,3 +152,7 @@ def _busted(
     molecules: Callable[[np.ndarray], Iterable[Molecule]], rows: np.ndarray, n_wanted: int | None, seed: int
 ) -> dict[str, Any]:
     return {} if n_wanted == 0 else {"posebusters": bust(list(molecules(_chosen(rows, n_wanted, seed))))}
+
+
+def _seeded(seed: int, n_molecules: int | None, posebusters: int | None) -> dict[str, int]:
+    return {} if n_molecules is None and posebusters == 0 else {"seed": seed}
