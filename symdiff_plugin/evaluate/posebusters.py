@@ -25,7 +25,7 @@ from symdiff_plugin.evaluate.molecules import Molecule
 from symdiff_plugin.evaluate.perception import RULE, perceive
 from symdiff_plugin.progress import progress
 
-INSTALL = "pip install posebusters"
+INSTALL = "pip install 'symdiff-plugin[posebusters]', or pip install posebusters"
 CONFIG = "mol"
 
 

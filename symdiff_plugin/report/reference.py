@@ -102,7 +102,7 @@ def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[Statist
     except DataError as error:
         raise ReportError(str(error)) from error
     except KeyError as error:
-        raise ReportError(f"{data_file} has atomic number {error}, unknown to its description: make it again") from error
+        raise ReportError(f"{data_file}: atomic number {error} is unknown to its description: make it anew") from error
     name = info.get("data_set")
     return count(molecules), f"{name or 'GEOM-Drugs'}, {len(molecules):,} conformers", name
 

@@ -89,7 +89,7 @@ COST_FOOTNOTE = (
     "with a run: python -m symdiff_plugin.benchmark measures it."
 )
 GEOM_FOOTNOTE = "The paper's GeoLDM and EDM are of one evaluation run."
-GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. Its authors could not run GeoLDM and EDM on their GPU."
+GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. The paper's authors could not run GeoLDM and EDM on their GPU."
 
 
 def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
