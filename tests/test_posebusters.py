@@ -44,15 +44,15 @@ def failed(results: dict[str, bool | None]) -> set[str]:
 
 
 def test_molecules_of_qm9_pass(checks: Checks) -> None:
-    """Those without rings, of whose strained ones in QM9 RDKit cannot make the conformers for the energy."""
+    """Geometry of all; the energy of those that are not strained rings or of a handful of atoms, see below."""
     given = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
-    chosen = [m for m in given if (mol := perceive(m)).smiles and not mol.mol.GetRingInfo().NumRings()]
-    assert len(chosen) == 8
-    found = bust(chosen)
+    chains = [m for m in given if (seen := perceive(m)).smiles and not seen.mol.GetRingInfo().NumRings()]
+    found = bust(chains)
+    assert found["n_molecules"] == len(chains) == 8
     assert found["bonds_perceived"] == 1
-    assert found["passes_all"] >= 7 / 8
-    assert found["passes_all_computed"] >= found["passes_all"]
-    assert all(found["checks"][name] == 1 for name in (*GEOMETRY, "sanitization", "all_atoms_connected"))
+    assert all(value == 1 for name, value in found["checks"].items() if name != "internal_energy")
+    # Conformers of water and CF4 have no energy, so that theirs is out of all proportion to it.
+    assert found["passes_all"] == found["checks"]["internal_energy"] == 6 / 8
 
 
 def test_a_drug_passes(checks: Checks) -> None:

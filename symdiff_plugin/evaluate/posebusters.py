@@ -7,7 +7,8 @@ neutral assignment is found fails every check.
 The slow check is the internal energy, against 50 conformers that RDKit makes of every molecule: seconds for a drug.
 Of strained cages it can make none, after most of a minute; of 30 molecules of QM9 these were four. PoseBusters then
 has no result for this check, which its own tables take for a pass, though it is what becomes of absurd graphs too.
-Here such a molecule does not pass, and a second fraction says how many pass all that could be computed.
+Here such a molecule does not pass, and a second fraction says how many pass all that could be computed. Water and
+its like fail, for their conformers' energy is zero: what a model scores is to be held against what the data score.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def write_report(
     groups: dict[tuple[str, str | None], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)
-    for index, (data, group) in enumerate(sorted(groups.items(), key=lambda item: (item[0][0] != "qm9", str(item[0])))):
+    for index, data in enumerate(sorted(groups, key=lambda data: (data[0] != "qm9", data[1] or ""))):
+        group = groups[data]
         name = _NAMES[data[0]] if data[1] is None else data[1]
         suffix = "" if data == ("qm9", None) else f"_{data[0]}" + (f"_{index}" if data[1] else "")
         path = out / f"learning_curves{suffix}.png"
