@@ -46,6 +46,7 @@ __all__ = [
     "clip_gradients",
     "end_epoch",
     "geom_dataloaders",
+    "geom_dataset_info",
     "get_optim",
     "nearest_size",
     "padded_size",
@@ -162,6 +163,34 @@ def class_columns(diffusion: nn.Module) -> slice:
     if getattr(diffusion, "all_classes", False):
         return slice(diffusion.n_dims, diffusion.n_dims + diffusion.num_classes)
     return slice(diffusion.n_dims, -1)
+
+
+def geom_dataset_info(args: Namespace, default: dict[str, Any]) -> dict[str, Any]:
+    """EDM's dataset_info of a run: of its own data (``--data_file``), where those have one, else ``default``.
+
+    With other elements than EDM's the run gets ``--all_classes``: that upstream never generates the last one is of
+    GEOM-Drugs no loss (34 of its 322 million atoms are Bi), but the last of one's own may well be common, such as Br.
+
+    Args:
+        args: the run's arguments; ``all_classes`` is set where it has to be.
+        default: EDM's.
+
+    Raises:
+        SystemExit: status 2 and one line if the data's own is damaged.
+    """
+    from symdiff_plugin.data.geom.dataset_info import of_run
+    from symdiff_plugin.data.schema import DataError
+
+    try:
+        found = of_run(args, default)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    if found["atom_decoder"] != default["atom_decoder"] and not getattr(args, "all_classes", False):
+        elements = " ".join(found["atom_decoder"])
+        print(f"Elements of {found['data_set']}: {elements}, all of them sampled (--all_classes)")
+        args.all_classes = True
+    return found
 
 
 def nearest_size(distributions: Mapping[int, Any], n_nodes: int) -> int:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
+from symdiff_plugin.data.geom.dataset_info import of_run
+from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.diffusion import schedule_of
 from symdiff_plugin.dynamics import build_dynamics
 from symdiff_plugin.edm import import_edm
@@ -54,7 +56,11 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
     if args.conditioning:
         raise PretrainedError(f"{run} is a conditional model ({', '.join(args.conditioning)}): these are not exported")
     state = read_weights(run, WEIGHTS)
-    dataset_info = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
+    edms = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
+    try:
+        dataset_info = of_run(args, edms)
+    except DataError as error:
+        raise PretrainedError(str(error)) from error
     atom_types = list(dataset_info["atom_decoder"])
     try:
         dynamics = build_dynamics(args.model, len(atom_types) + int(args.include_charges), **_settings(args))
