@@ -136,6 +136,27 @@ def test_runs_are_reused_wherever_the_data_lie_and_not_with_other_data(copied_ge
     assert printed("--data_file", elsewhere).count("other data") == 2
 
 
+def test_posebusters_goes_with_an_evaluation_and_its_settings(copied_geom, geom_file, tmp_path, capsys):
+    pytest.importorskip("posebusters", reason="NO POSEBUSTERS: pip install posebusters")
+
+    def printed(*arguments: object) -> str:
+        assert evaluate(copied_geom, "--runs", 2, "--n_samples", 3, "--nll_molecules", 2, *arguments) == 0
+        return capsys.readouterr().out
+
+    printed()
+    assert "posebusters" not in metrics_of(copied_geom)
+    assert printed("--posebusters", 2).count("computed anew") == 2
+    found = metrics_of(copied_geom)
+    assert found["posebusters"]["n_molecules"] == 2
+    assert found["posebusters"]["passes_all"] == 0  # after one epoch
+    assert found["std"]["posebusters"]["checks"]["sanitization"] == 0
+    assert printed("--posebusters", 2).count("reused from") == 2
+    where = ("--data", "train", "--dataset", "geom", "--data_file", geom_file, "--out", tmp_path / "out")
+    assert evaluate(*where, "--n_molecules", 3, "--posebusters", 1) == 0
+    assert metrics_of(tmp_path / "out")["posebusters"]["passes_all"] == 1
+    assert "PoseBusters" in capsys.readouterr().out
+
+
 def edms_own(atoms: np.ndarray, rows: np.ndarray, info: dict) -> dict[str, float]:
     """EDM's analysis of conformers, padded and centred in float32 as its samples are."""
     molecules = [atoms[atoms[:, 0] == row, 1:] for row in rows]
