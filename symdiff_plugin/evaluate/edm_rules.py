@@ -7,12 +7,13 @@ The two rules take their distances differently, as in EDM, so that a bond at a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from rdkit import Chem
 
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.novelty import bond_orders, bond_thresholds, molecule_of
@@ -29,12 +30,14 @@ class Rules:
         allowed: (K, largest valence + 2) booleans: whether a type may have that many bonds; the last column, for any
             larger number, is False.
         highest_order: of the bonds in the molecules that EDM builds: GEOM-Drugs' are single ones all.
+        mol2smiles: EDM's function of that name.
     """
 
     atom_decoder: tuple[str, ...]
     thresholds: np.ndarray
     allowed: np.ndarray
     highest_order: int
+    mol2smiles: Callable[[Chem.Mol], str | None]
 
     def stable_atoms(self, positions: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         """Whether each atom's valence is one that EDM allows, as in ``qm9.analyze.check_stability``.
@@ -62,14 +65,11 @@ class Rules:
 
     def smiles(self, kinds: np.ndarray, bonds: np.ndarray) -> str | None:
         """SMILES of the largest fragment as in EDM's ``compute_validity``; None if RDKit cannot sanitise the whole."""
-        from rdkit import Chem
-
-        mol2smiles = import_edm("qm9.rdkit_functions").mol2smiles
         mol = molecule_of(kinds, bonds, self.atom_decoder)
-        if mol2smiles(mol) is None:
+        if self.mol2smiles(mol) is None:
             return None
         fragments = Chem.GetMolFrags(mol, asMols=True)
-        return mol2smiles(max(fragments, default=mol, key=lambda fragment: fragment.GetNumAtoms()))
+        return self.mol2smiles(max(fragments, default=mol, key=lambda fragment: fragment.GetNumAtoms()))
 
 
 def rules_of(dataset_info: dict[str, Any]) -> Rules:
@@ -81,4 +81,5 @@ def rules_of(dataset_info: dict[str, Any]) -> Rules:
         allowed[kind, valences.get(symbol, [])] = True  # an element that EDM does not know is never stable
     thresholds = np.triu(bond_thresholds(decoder))
     thresholds = np.where(np.tri(len(decoder), k=-1, dtype=bool), thresholds.swapaxes(1, 2), thresholds)
-    return Rules(tuple(decoder), thresholds, allowed, 1 if dataset_info["name"] == "geom" else 3)
+    highest = 1 if dataset_info["name"] == "geom" else 3
+    return Rules(tuple(decoder), thresholds, allowed, highest, import_edm("qm9.rdkit_functions").mol2smiles)
