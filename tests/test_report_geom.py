@@ -95,6 +95,13 @@ def test_a_run_that_is_not_the_papers_says_so(tmp_path: Path) -> None:
     assert "split by" not in note_of(tables_of(write_geom_run(tmp_path / "b")), "4", "symdiff")
 
 
+def test_what_edms_metrics_leave_unsaid_is_in_the_note(tmp_path: Path) -> None:
+    beside = {"connected": 0.4321, "posebusters": {"passes_all": 0.125, "n_molecules": 1000}}
+    note = note_of(tables_of(write_geom_run(tmp_path / "a", metrics=beside)), "4", "symdiff")
+    assert "43.21% in one piece, 12.50% of 1000 pass PoseBusters" in note
+    assert "PoseBusters" not in note_of(tables_of(write_geom_run(tmp_path / "b")), "4", "symdiff")
+
+
 def test_blank_rows_name_their_command() -> None:
     for number in ("4", "7"):
         (table,) = (t for t in build_tables([]) if t.number == number)

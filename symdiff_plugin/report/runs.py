@@ -98,12 +98,23 @@ class Run:
         parts.append(f"{n_runs} evaluation run{'s' * (n_runs != 1)}")
         if metrics.get("nll_draws", 1) > 1:
             parts.append(f"NLL of {metrics['nll_draws']} draws")
+        parts += self._beside_edms_metrics()
         if metrics.get("untrained"):
             parts.append("UNTRAINED")
         commit = (self.config.get("versions") or {}).get("commit")
         if commit:
             parts.append(f"commit {commit[:7]}{'-dirty' * commit.endswith('-dirty')}")
         return ", ".join(parts)
+
+    def _beside_edms_metrics(self) -> list[str]:
+        """What EDM's validity leaves unsaid: of GEOM-Drugs it is of the largest fragment, with single bonds alone."""
+        parts = []
+        if self.dataset == "geom" and is_number(self.metrics.get("connected")):
+            parts.append(f"{self.metrics['connected']:.2%} in one piece")
+        busted = self.metrics.get("posebusters") or {}
+        if is_number(busted.get("passes_all")):
+            parts.append(f"{busted['passes_all']:.2%} of {busted.get('n_molecules')} pass PoseBusters")
+        return parts
 
     def _data_of_geom(self, source: dict[str, Any]) -> list[str]:
         """Which data, if they are not GEOM-Drugs, and which split, if it is not the paper's."""
