@@ -285,6 +285,30 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_status_1(tmp_path, reco
     assert "cannot write" in capsys.readouterr().err
 
 
+FULL = """
+import resource, signal, sys
+from symdiff_plugin.data.geom.__main__ import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(["own", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_without_room_the_old_data_set_stays_and_nothing_else(tmp_path, records, room):
+    """No file may grow over ``room`` bytes: the data have 26 KB, a header 128 bytes."""
+    path = write_sdf(tmp_path / "in.sdf", records)
+    ours = (path, "--name", "mine", "--overwrite", "--out", tmp_path / "out")
+    assert make(write_sdf(tmp_path / "first.sdf", records[:3]), *ours[1:]) == 0
+    before = contents(tmp_path / "out")
+    command = [sys.executable, "-c", FULL, str(room), *map(str, ours)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "make room" in done.stderr
+    assert contents(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("name", ["PBF/testData/egfr.sdf", "Fastcluster/testdata/cdk2.sdf"])
 def test_real_files_of_ligands(tmp_path, name):
     path = Path(RDConfig.RDContribDir) / name

@@ -179,6 +179,22 @@ def test_a_bad_frame_is_named_and_nothing_written_or_it_is_left_out(tmp_path, fr
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_drawing_is_no_conformer_but_a_flat_molecule_is(tmp_path, capsys):
+    """XYZ does not say which it is; a carbon with four neighbours in one plane does."""
+    drawing = Chem.AddHs(Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O"))
+    Chem.rdDepictor.Compute2DCoords(drawing)
+    flat = Chem.AddHs(Chem.MolFromSmiles("c1ccc2ccccc2c1"))
+    Chem.rdDistGeom.EmbedMolecule(flat, randomSeed=1)
+    Chem.rdMolTransforms.CanonicalizeConformer(flat.GetConformer())
+    lines = frame(flat).splitlines()
+    in_plane = "".join(f"{' '.join(line.split()[:3])} 0.0\n" for line in lines[2:])
+    write_text(tmp_path / "flat.xyz", f"{lines[0]}\n\n{in_plane}")
+    write_text(tmp_path / "drawing.xyz", frame(drawing))
+    assert make(tmp_path / "flat.xyz", *OURS, tmp_path / "flat") == 0
+    assert make(tmp_path / "drawing.xyz", *OURS, tmp_path / "drawing") == 2
+    assert "drawing.xyz, frame 1 (line 1): no 3D coordinates" in capsys.readouterr().err
+
+
 def test_an_endless_frame_is_not_read_into_memory(tmp_path, capsys):
     write_text(tmp_path / "a.xyz", "99999999999\n\n" + "H 0 0 0\n" * 10)
     assert make(tmp_path / "a.xyz", *OURS, tmp_path / "out") == 2

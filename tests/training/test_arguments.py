@@ -154,6 +154,7 @@ def test_geom_has_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data/geom/geom_drugs_30.npy").touch()
     args = parse("--model", "symdiff", geom=True)
     assert (args.lr, args.n_epochs, args.batch_size) == (1e-4, 55, 256)
+    assert (args.data_file, args.split, args.split_seed) == ("./data/geom/geom_drugs_30.npy", "official", 0)
 
 
 def test_the_seed_decides_every_generator(data: tuple[str, str]) -> None:
@@ -224,7 +225,13 @@ def test_geom_refuses_what_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no data/geom/geom_drugs_30.npy here" in refused(capsys, "--model", "symdiff", geom=True)
+    for flags in (("--model", "symdiff"), ("--model", "egnn_dynamics")):
+        line = refused(capsys, *flags, geom=True)
+        assert "no ./data/geom/geom_drugs_30.npy: make it with `python -m symdiff_plugin.data.geom convert`" in line
+    assert "no mine.npy: make it" in refused(capsys, "--data_file", "mine.npy", geom=True)
+    assert "invalid choice: 'random' (choose from" in refused(capsys, "--split", "random", geom=True)
+    assert "--split_seed must be at least 0, not -1" in refused(capsys, "--split_seed", -1, geom=True)
+    assert "unrecognized arguments: --split" in refused(capsys, "--split", "molecule")
     assert "--conditioning needs QM9" in refused(capsys, "--conditioning", "alpha", geom=True)
     assert "cannot train on --dataset qm9" in refused(capsys, "--dataset", "qm9", geom=True)
 

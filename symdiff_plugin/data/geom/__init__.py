@@ -6,7 +6,9 @@ of a molecule too. What lies beside it, :mod:`~symdiff_plugin.data.geom.layout` 
 
     layout.py        the files of a data set
     archive.py       drugs_crude.msgpack, one molecule at a time
-    convert.py       that archive into the array, in bounded memory
+    ensemble.py      the conformers of lowest energy of a molecule, as EDM picks them
+    partial.py       the array and its side files while they are written, to be gone on with after a kill
+    convert.py       the archive into the array, in bounded memory
     rdkit_archive.py an archive of RDKit's conformers in the same format, to try everything with
     own.py           SDF and XYZ files into the array
     conformers.py    the array as a sequence of conformers, by memory map

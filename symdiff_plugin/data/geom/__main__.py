@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         modules[options.command].main(options)
     except DataError as error:
         return refuse(f"{PROG} {options.command}", error, error.exit_status)
-    except KeyboardInterrupt:
-        return refuse(f"{PROG} {options.command}", "interrupted", 130)
+    except KeyboardInterrupt as interrupt:  # what goes on where it stopped says so
+        return refuse(f"{PROG} {options.command}", str(interrupt) or "interrupted, nothing was written", 130)
     return 0
 
 

@@ -35,6 +35,7 @@ class GrowingArray:
         """Write the number of rows into the header."""
         self._file.seek(0)
         self._header()
+        self._file.flush()
         if self._file.tell() != self._start:  # NumPy leaves room for the first dimension to grow
             raise RuntimeError("the header of an .npy file grew: this NumPy cannot be used")
 
@@ -115,6 +116,8 @@ class DataSetWriter:
             array.finish()
         self.info = self._statistics.dataset_info(name)
         write(self.info, self._info)
+        for file in (self._info, self._smiles):  # a full disk shows itself before the first is put in place
+            file.flush()
 
     def _end_molecule(self) -> None:
         if self._label is not None:

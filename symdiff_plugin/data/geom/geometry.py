@@ -13,6 +13,7 @@ from symdiff_plugin.data.geom.dataset_info import ELEMENTS
 from symdiff_plugin.data.schema import DataError
 
 CLOSEST = 0.3  # Angstrom; the shortest bond there is, H2's, has 0.74
+BONDED = 1.8  # Angstrom; C-C has 1.54, bonds of drawings in two dimensions 1 to 1.5
 _PERIODIC_TABLE = Chem.GetPeriodicTable()
 
 
@@ -83,13 +84,19 @@ def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
         raise Rejected(where, f"EDM's analysis does not know {names}", f"only {known}")
     if not np.isfinite(positions).all():
         raise Rejected(where, "coordinates that are not finite")
-    distances, nearest = cKDTree(positions).query(positions, k=2)
+    tree = cKDTree(positions)
+    distances, nearest = tree.query(positions, k=2)
     atom = int(distances[:, 1].argmin())
     if distances[atom, 1] < CLOSEST:
         other = next(index for index in nearest[atom].tolist() if index != atom)  # the atom itself is first or second
         first, second = sorted((atom + 1, other + 1))
         detail = f"atoms {first} and {second} are {distances[atom, 1]:.2f} Angstrom apart"
         raise Rejected(where, "coinciding atoms or no coordinates", detail)
+    carbons = positions[numbers == 6]
+    if np.ptp(positions[:, 2]) == 0 and len(carbons):  # benzene may lie in a plane, methane may not
+        neighbours = tree.query_ball_point(carbons, BONDED, return_length=True).max() - 1
+        if neighbours > 3:
+            raise Rejected(where, "no 3D coordinates", f"a carbon with {neighbours} neighbours, and all z are equal")
 
 
 def canonical_smiles(mol: Chem.Mol) -> str:

@@ -48,7 +48,7 @@ class GeomDataset(Dataset[dict[str, Tensor]]):
         self.indices = indices[order]
         self.sizes = conformers.sizes[self.indices]
         self.include_charges = include_charges
-        self._atomic_nb = torch.tensor(atomic_nb)[None]
+        self._atomic_nb = torch.tensor(atomic_nb, dtype=torch.float64)[None]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -61,7 +61,7 @@ class GeomDataset(Dataset[dict[str, Tensor]]):
         """
         conformer = int(self.indices[index])
         atoms = torch.from_numpy(self.conformers[conformer].copy())
-        one_hot = atoms[:, :1].long() == self._atomic_nb
+        one_hot = atoms[:, :1] == self._atomic_nb
         if not one_hot.any(dim=1).all():
             number = atoms[~one_hot.any(dim=1), 0][0]
             raise DataError(
