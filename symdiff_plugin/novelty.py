@@ -109,21 +109,36 @@ def smiles_of(
         molecules: atomic numbers (n,) and coordinates (n, 3) of each.
         atom_decoder: the symbol of every atom type.
     """
-    from qm9.rdkit_functions import bond_dict, mol2smiles  # EDM's
-    from rdkit import Chem, rdBase
+    from qm9.rdkit_functions import mol2smiles  # EDM's
+    from rdkit import rdBase
 
     thresholds = bond_thresholds(atom_decoder)
     types = {_CHARGES[symbol]: index for index, symbol in enumerate(atom_decoder)}
     with rdBase.BlockLogs():
         for charges, positions in progress(molecules, "SMILES of the training set"):
-            kinds = [types[int(charge)] for charge in charges]
-            order = bond_orders(positions, np.array(kinds), thresholds)
-            mol = Chem.RWMol()
-            for kind in kinds:
-                mol.AddAtom(Chem.Atom(atom_decoder[kind]))
-            for i, j in zip(*np.nonzero(order), strict=True):
-                mol.AddBond(int(i), int(j), bond_dict[order[i, j]])
-            yield mol2smiles(mol)
+            kinds = np.array([types[int(charge)] for charge in charges])
+            order = bond_orders(positions, kinds, thresholds)
+            bonds = np.column_stack([*np.nonzero(order), order[np.nonzero(order)]])
+            yield mol2smiles(molecule_of(kinds, bonds, atom_decoder))
+
+
+def molecule_of(kinds: np.ndarray, bonds: np.ndarray, atom_decoder: Sequence[str]) -> Any:
+    """RDKit's molecule as EDM's ``build_molecule`` makes it, on which the SMILES depend.
+
+    Args:
+        kinds: (N,) atom types.
+        bonds: (n_bonds, 3) integers: atoms i > j and the order, by rising i, then j.
+        atom_decoder: the symbol of every atom type.
+    """
+    from qm9.rdkit_functions import bond_dict  # EDM's
+    from rdkit import Chem
+
+    mol = Chem.RWMol()
+    for kind in kinds:
+        mol.AddAtom(Chem.Atom(atom_decoder[kind]))
+    for i, j, order in bonds:
+        mol.AddBond(int(i), int(j), bond_dict[order])
+    return mol
 
 
 def bond_thresholds(atom_decoder: Sequence[str]) -> np.ndarray:

@@ -252,3 +252,20 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
         f"python -m symdiff_plugin.evaluate: {tmp_path / 'none'} is not there: "
         "give the folder of a run, such as outputs/symdiff\n"
     )
+
+
+def test_metrics_within_metrics_are_averaged_too():
+    """PoseBusters' checks have their means and deviations where they are, and names and counts stay as they are."""
+    def record(passes: float, angles: float | None) -> dict:
+        busted = {"passes_all": passes, "checks": {"bond_angles": angles}, "n_molecules": 7, "config": "mol"}
+        return {"validity": passes, "posebusters": busted, "settings": {"some": 0.5}}
+
+    found = summary([record(0.5, 0.25), record(0.75, 0.5)])
+    assert found["posebusters"] == {
+        "passes_all": 0.625, "checks": {"bond_angles": 0.375}, "n_molecules": 7, "config": "mol",
+    }  # fmt: skip
+    assert found["std"]["posebusters"]["passes_all"] == pytest.approx(0.125 * 2**0.5)
+    assert found["std"]["posebusters"]["checks"]["bond_angles"] == pytest.approx(0.125 * 2**0.5)
+    assert "settings" not in found["std"]
+    assert summary([record(0.5, 0.25), record(0.5, None)])["posebusters"]["checks"]["bond_angles"] is None
+    assert "std" not in summary([record(0.5, 0.25)])

@@ -61,7 +61,7 @@ def test_page_in_a_browser(chromium: str, tmp_path: Path) -> None:
     drawn = re.sub(r"(?s)<script.*?</script>", "", dom)
     assert "plot-container" in drawn
     assert "<canvas" in drawn
-    assert drawn.count("<table") == 6
+    assert drawn.count("<table") == 8
     assert "SymDiff (a&lt;b&gt;)</option>" in drawn
     image = matplotlib.image.imread(tmp_path / "visit" / "page.png")[..., :3]
     red = (image[..., 0] > 0.5) & (image[..., 1] < 0.35) & (image[..., 2] < 0.35)

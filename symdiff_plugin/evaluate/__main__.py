@@ -1,4 +1,4 @@
-"""``python -m symdiff_plugin.evaluate outputs/NAME``: evaluate a run of ``main_qm9.py``; with ``--data``, QM9."""
+"""``python -m symdiff_plugin.evaluate outputs/NAME``: evaluate a run; with ``--data``, the data themselves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 from symdiff_plugin.command_line import OneLineParser, refuse
 
 PARTITIONS = ("test", "val", "train")
+POSEBUSTED = 1000
+# Which flags go with --data, beside those of its data set; the others are of a run.
+_OF_DATA = ("data", "dataset", "out", "n_molecules", "seed", "posebusters")
+_OF_DATASET = {"qm9": ("datadir",), "geom": ("data_file", "split", "split_seed")}
+_OF_DATA_ALONE = ("dataset", "out", "n_molecules", "split", "split_seed")
 
 
 def _number_or(word: str) -> Callable[[str], int | None]:
@@ -58,10 +63,22 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--checkpoint", metavar="FILE", help="weights in the run's folder (EDM's best by validation NLL)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
-    add("--datadir", help="where the data are now, if not where the run was trained")
+    add("--datadir", help="where QM9 is now, if not where the run was trained")
+    add("--data_file", metavar="PATH", help="where GEOM-Drugs' array is now, if not where the run was trained")
     add("--device", help="cpu or cuda (cuda where there is one)")
-    add("--data", choices=PARTITIONS, help="evaluate the molecules of this split of QM9 in --datadir, and no run")
-    add("--out", type=Path, metavar="DIR", help="with --data: where metrics.json goes (outputs/data_SPLIT)")
+    add(
+        "--posebusters", type=_number_or("all"), nargs="?", default=0, const=POSEBUSTED, metavar="N|all",
+        help="put the first N samples (%(const)s) to PoseBusters' checks too; with 50 conformers made of each it takes "
+        "seconds a drug; needs pip install posebusters",
+    )  # fmt: skip
+    data = parser.add_argument_group("the data themselves, and no run")
+    add = data.add_argument
+    add("--data", choices=PARTITIONS, help="evaluate the molecules of this split")
+    add("--dataset", choices=tuple(_OF_DATASET), default="qm9", help="qm9 in --datadir, or geom (%(default)s)")
+    add("--n_molecules", type=_number_or("all"), default=None, metavar="N|all", help="at random, with --seed (all)")
+    add("--split", choices=("official", "molecule"), default="official", help="geom: as in training (%(default)s)")
+    add("--split_seed", type=int, default=0, help="geom: of --split molecule (%(default)s)")
+    add("--out", type=Path, metavar="DIR", help="where metrics.json goes (outputs/data_SPLIT, outputs/data_geom_SPLIT)")
     return parser
 
 
@@ -73,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give the folder of a run or --data SPLIT" + ("" if options.data is None else ", not both"))
     if options.data is not None:
         return _main_data(parser, options)
-    if options.out is not None:
-        parser.error("--out goes with --data: the evaluation of a run is written into its folder")
+    for name in _OF_DATA_ALONE:
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name} goes with --data: a run has its own data, and its evaluation goes into its folder")
     for name in ("runs", "n_samples", "batch_size", "nll_draws"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -84,22 +102,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --untrained or --checkpoint, not both")
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
+    from symdiff_plugin.evaluate.posebusters import posebusters_version
     from symdiff_plugin.evaluate.report import table
     from symdiff_plugin.evaluate.run import EvaluationError, load_run
     from symdiff_plugin.evaluate.runs import evaluate_runs, kept_runs
 
     suffix = "_untrained" if options.untrained else ""
     try:
+        if options.posebusters != 0:
+            posebusters_version()  # before hours of sampling, not after
         run = load_run(
-            options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed
-        )
+            options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed,
+            data_file=options.data_file,
+        )  # fmt: skip
         record, written = evaluate_runs(
             run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
-            options.nll_molecules, options.nll_draws, suffix,
+            options.nll_molecules, options.nll_draws, suffix, posebusters=options.posebusters,
         )  # fmt: skip
-    except EvaluationError as error:
-        return refuse(parser.prog, error, 2)
+    except (EvaluationError, DataError) as error:
+        return refuse(parser.prog, error, error.exit_status)
     except EdmError as error:
         return refuse(parser.prog, error, error.exit_code)
     except OSError as error:
@@ -120,22 +143,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    taken = (*_OF_DATA, *_OF_DATASET[options.dataset])
     for name, value in vars(options).items():
-        if name not in ("data", "datadir", "out") and value != parser.get_default(name):
-            parser.error(f"--data takes --datadir and --out; --{name} is of a run")
+        if name not in taken and value != parser.get_default(name):
+            other = next((dataset for dataset, names in _OF_DATASET.items() if name in names), None)
+            what = f"goes with --dataset {other}" if other else "is of a run"
+            parser.error(f"--data takes {', '.join(f'--{one}' for one in taken[1:])}; --{name} {what}")
+    if options.seed != parser.get_default("seed") and options.n_molecules is None and options.posebusters == 0:
+        parser.error("--seed is of a run, or of a choice of --n_molecules: all are evaluated")
+    if options.n_molecules is not None and options.n_molecules < 1:
+        parser.error(f"--n_molecules must be at least 1, not {options.n_molecules}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
 
+    from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_split
+    from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_geom_split, evaluate_split
+    from symdiff_plugin.evaluate.posebusters import posebusters_version
     from symdiff_plugin.evaluate.report import table
     from symdiff_plugin.evaluate.run import EvaluationError
     from symdiff_plugin.files import write_json
 
-    path = (options.out or Path("outputs") / f"data_{options.data}") / "metrics.json"
+    geom = options.dataset == "geom"
+    path = (options.out or Path("outputs") / f"data_{'geom_' * geom}{options.data}") / "metrics.json"
     try:
-        record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data)
+        if options.posebusters != 0:
+            posebusters_version()
+        chosen = (options.n_molecules, options.seed, options.posebusters)
+        if geom:
+            record = evaluate_geom_split(
+                options.data_file, options.data, options.split, options.split_seed, *chosen
+            )
+        else:
+            record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data, *chosen)
         write_json(path, record)
-    except EvaluationError as error:
-        return refuse(parser.prog, error, 2)
+    except (EvaluationError, DataError) as error:
+        return refuse(parser.prog, error, error.exit_status)
     except EdmError as error:
         return refuse(parser.prog, error, error.exit_code)
     except OSError as error:
@@ -143,7 +186,10 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
         return refuse(parser.prog, "interrupted, nothing was written", 130)
-    print(f"Data: {options.data} split of QM9, {record['n_samples']:,} molecules\n{table(record)}\nWritten: {path}")
+    what = f"split of QM9, {record['n_samples']:,} molecules"
+    if geom:
+        what = f"split ({options.split}) of {record['data_set'] or 'GEOM-Drugs'}, {record['n_samples']:,} conformers"
+    print(f"Data: {options.data} {what}\n{table(record)}\nWritten: {path}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ def negative_log_likelihood(
         draws: K, draws of R a step, for K times the work; 1 is EDM's own estimator, unchanged.
 
     Returns:
-        ``nll``, ``nll_standard_error`` (from the spread over batches; None for a single batch) and
+        ``nll``, ``nll_standard_error`` (from the spread over molecules; None for a single one) and
         ``nll_molecules``. With more than one draw also ``nll_gain``, how much lower the estimate is than that of
         eq. (9) on the same draws, and ``nll_gain_standard_error``.
 
@@ -45,40 +44,38 @@ def negative_log_likelihood(
         EvaluationError: there is no such partition.
     """
     loader = _loader(run, partition, n_molecules, batch_size or run.args.batch_size)
-    estimate = import_edm("qm9.losses").compute_loss_and_nll
-    values, gains, weights = [], [], []
+    values, gains = [], []
     with torch.no_grad():
         for data in progress(loader, f"{PARTITIONS[partition]} NLL"):
             x, h, node_mask, edge_mask, context = _inputs(run, data)
+            edges = edge_mask.view(len(x), -1)
             if draws == 1:
-                nll, _, _ = estimate(run.args, run.model, run.nodes_dist, x, h, node_mask, edge_mask, context)
+                nll = run.model(x, h, node_mask, edges, context)  # as in qm9.losses.compute_loss_and_nll
             else:
-                edges = edge_mask.view(len(x), -1)
                 nll, gain = importance_weighted_nll(run.model, x, h, node_mask, edges, context, draws)
-                nll = (nll - run.nodes_dist.log_prob(node_mask.sum((1, 2)).long())).mean()
-                gains.append(gain.mean().item())
-            values.append(nll.item())
-            weights.append(len(x))
-    mean, error = _mean_and_error(values, weights)
-    found = {"nll": mean, "nll_standard_error": error, "nll_molecules": sum(weights)}
+                gains.append(gain)
+            values.append(nll - run.nodes_dist.log_prob(node_mask.sum((1, 2)).long()))
+    mean, error = _mean_and_error(torch.cat(values))
+    found = {"nll": mean, "nll_standard_error": error, "nll_molecules": sum(map(len, values))}
     if gains:
-        found["nll_gain"], found["nll_gain_standard_error"] = _mean_and_error(gains, weights)
+        found["nll_gain"], found["nll_gain_standard_error"] = _mean_and_error(torch.cat(gains))
     return found
 
 
-def _mean_and_error(values: Sequence[float], weights: Sequence[int]) -> tuple[float, float | None]:
-    """The mean of the batches' values, weighted by their sizes, and its standard error from their spread."""
-    total = sum(weights)
-    mean = sum(value * weight for value, weight in zip(values, weights, strict=True)) / total
-    if len(values) < 2:
-        return mean, None
-    spread = sum(w * (value - mean) ** 2 for value, w in zip(values, weights, strict=True)) / (len(values) - 1)
-    return mean, math.sqrt(spread / total)
+def _mean_and_error(values: torch.Tensor) -> tuple[float, float | None]:
+    """The mean over the molecules and its standard error.
+
+    The spread over batches would not do for the latter: GEOM-Drugs' batches are sorted by size, on which the NLL
+    depends more than on anything else.
+    """
+    values = values.double()
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    return values.mean().item(), error
 
 
 def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size: int) -> DataLoader:
     # EDM calls the validation partition of QM9 "valid" and that of GEOM-Drugs "val".
-    name = {"test": "test", "val": "val" if run.args.dataset == "geom" else "valid"}.get(partition)
+    name = {"test": "test", "val": "valid" if run.geom is None else "val"}.get(partition)
     if name is None:
         raise EvaluationError(f"there is no partition {partition!r}: choose test or val")
     loader = run.loaders[name]

@@ -7,9 +7,7 @@ therefore stand beside the validity: molecules in one piece, and molecules that 
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +15,9 @@ import numpy as np
 import torch
 from rdkit import rdBase
 
-from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.bonds import count_pieces
+from symdiff_plugin.evaluate.edm_rules import rules_of
 from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.novelty import bond_orders, bond_thresholds
 from symdiff_plugin.progress import progress
 
 
@@ -69,31 +66,35 @@ def judge(molecules: Sequence[Molecule], dataset_info: dict[str, Any]) -> list[V
         molecules: made of the atom types of the data set.
         dataset_info: EDM's description of the data set.
     """
-    check_stability = import_edm("qm9.analyze").check_stability
-    validity = _edm_metrics(dataset_info).compute_validity
-    thresholds = bond_thresholds(dataset_info["atom_decoder"])
+    return list(verdicts_of(progress(molecules, f"Analysing {len(molecules):,} molecules"), dataset_info))
+
+
+def verdicts_of(molecules: Iterable[Molecule], dataset_info: dict[str, Any]) -> Iterator[Verdict]:
+    """:func:`judge` for molecules that come one at a time, as they come."""
+    rules = rules_of(dataset_info)
     types = {symbol: index for index, symbol in enumerate(dataset_info["atom_decoder"])}
-    highest = 1 if dataset_info["name"] == "geom" else 3  # of GEOM-Drugs EDM builds molecules of single bonds
-    verdicts = []
-    with rdBase.BlockLogs(), np.errstate(invalid="ignore"):  # a wrong valence is a result, not an error
-        for molecule in progress(molecules, f"Analysing {len(molecules):,} molecules"):
-            kinds = np.array([types[symbol] for symbol in molecule.symbols])
-            stable, stable_atoms, _ = check_stability(molecule.positions, kinds, dataset_info)  # NumPy: 5 x faster
-            positions = torch.from_numpy(np.asarray(molecule.positions))
-            smiles, _ = validity([(positions, torch.from_numpy(kinds))])
-            orders = np.minimum(bond_orders(positions, kinds, thresholds), highest)
-            pairs = np.argwhere(orders)
-            bonds = np.column_stack([pairs, orders[tuple(pairs.T)]]).astype(np.int16)
-            pieces = count_pieces(len(molecule), pairs)
-            largest = smiles[0] if smiles else None
-            verdicts.append(Verdict(int(stable_atoms), bool(stable), largest, pieces, molecule.is_finite, bonds))
-    return verdicts
+    for molecule in molecules:
+        kinds = np.array([types[symbol] for symbol in molecule.symbols])
+        positions = np.asarray(molecule.positions)
+        with rdBase.BlockLogs(), np.errstate(invalid="ignore", over="ignore"):  # a wrong valence is a result here
+            stable = rules.stable_atoms(positions, kinds)
+            bonds = rules.bonds(torch.from_numpy(positions), kinds)
+            smiles = rules.smiles(kinds, bonds)
+        pieces = count_pieces(len(molecule), bonds)
+        yield Verdict(int(stable.sum()), bool(stable.all()), smiles, pieces, molecule.is_finite, bonds)
 
 
 def summarise(
     molecules: Sequence[Molecule], verdicts: Sequence[Verdict], training_smiles: Collection[str] | None = None
 ) -> dict[str, float | None]:
-    """Fractions over all samples; each verdict belongs to the molecule of its place.
+    """Fractions over all samples; each verdict belongs to the molecule of its place. See :func:`fractions`."""
+    return fractions(sum(map(len, molecules)), verdicts, training_smiles)
+
+
+def fractions(
+    n_atoms: int, verdicts: Sequence[Verdict], training_smiles: Collection[str] | None = None
+) -> dict[str, float | None]:
+    """Fractions over molecules, of which the verdicts and the number of all atoms suffice.
 
     Args:
         training_smiles: a set of SMILES as EDM computes them; novelty is None without it.
@@ -103,7 +104,7 @@ def summarise(
         ``valid_connected`` and ``non_finite`` over molecules; ``uniqueness`` over the valid; ``novelty`` over the
         unique; ``validity_x_uniqueness``.
     """
-    count = len(molecules)
+    count = len(verdicts)
     valid = [verdict.smiles for verdict in verdicts if verdict.smiles is not None]
     unique = set(valid)
     uniqueness = len(unique) / len(valid) if valid else 0.0
@@ -111,7 +112,7 @@ def summarise(
     if training_smiles is not None:
         novelty = sum(smiles not in training_smiles for smiles in unique) / len(unique) if unique else 0.0
     return {
-        "atom_stability": sum(verdict.stable_atoms for verdict in verdicts) / sum(map(len, molecules)),
+        "atom_stability": sum(verdict.stable_atoms for verdict in verdicts) / n_atoms,
         "molecule_stability": sum(verdict.stable for verdict in verdicts) / count,
         "validity": len(valid) / count,
         "uniqueness": uniqueness,
@@ -121,9 +122,3 @@ def summarise(
         "valid_connected": sum(verdict.connected and verdict.valid for verdict in verdicts) / count,
         "non_finite": sum(not verdict.finite for verdict in verdicts) / count,
     }
-
-
-def _edm_metrics(dataset_info: dict[str, Any]) -> Any:
-    # An empty list keeps EDM from computing the training set's SMILES, which only novelty needs.
-    with contextlib.redirect_stdout(io.StringIO()):
-        return import_edm("qm9.rdkit_functions").BasicMolecularMetrics(dataset_info, dataset_smiles_list=[])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from symdiff_plugin.evaluate.bonds import bonded_pairs, covalent_radius
 from symdiff_plugin.evaluate.molecules import Molecule
@@ -103,8 +104,8 @@ def write_picture(
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     FigureCanvasAgg(figure)
 
-    def write(x: float, y: float, text: str, points: float, **style: object) -> None:
-        figure.text(x / width, 1 - y / height, text, fontsize=points * cell / 320, va="center", **style)
+    def write(x: float, y: float, text: str, points: float, **style: object) -> Text:
+        return figure.text(x / width, 1 - y / height, text, fontsize=points * cell / 320, va="center", **style)
 
     for index, molecule in enumerate(molecules):
         row, column = divmod(index, columns)
@@ -118,7 +119,9 @@ def write_picture(
             write(middle, top + cell / 2, "not finite", 15, ha="center", color=FAINT)
         text, good = captions[index] if captions else ("", False)
         formula = molecule.formula.translate(SUBSCRIPTS)
-        write(middle, top + cell + 0.2 * below, formula, 15, ha="center", color=INK)
+        label = write(middle, top + cell + 0.2 * below, formula, 15, ha="center", color=INK)
+        extent = label.get_window_extent(figure.canvas.get_renderer()).width
+        label.set_fontsize(label.get_fontsize() * min(1, 0.94 * cell / extent))  # 16 elements are a long formula
         if text:
             write(middle, top + cell + 0.58 * below, text, 12.5, ha="center", color=GOOD if good else FAINT)
     if title:

@@ -16,6 +16,8 @@ from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likeliho
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.molecules import Molecule, format_frame, write_xyz
 from symdiff_plugin.evaluate.picture import write_picture
+from symdiff_plugin.evaluate.posebusters import bust
+from symdiff_plugin.evaluate.posebusters import lines as posebusters_lines
 from symdiff_plugin.evaluate.run import TrainedRun
 from symdiff_plugin.evaluate.sampling import sample_molecules
 from symdiff_plugin.evaluate.sdf import write_sdf
@@ -45,6 +47,7 @@ def evaluate(
     partitions: Sequence[str] = ("test",),
     nll_molecules: int | None = None,
     nll_draws: int = 1,
+    posebusters: int | None = 0,
 ) -> Evaluation:
     """Sample from a run, judge the samples and estimate the likelihood of held-out molecules.
 
@@ -58,6 +61,7 @@ def evaluate(
         partitions: of which the NLL is wanted, ``test`` or ``val``.
         nll_molecules: molecules of a partition to take; all if None, and 0 leaves the likelihood out.
         nll_draws: draws of R a step for the likelihood; with more than one the record says so under this name.
+        posebusters: put the first so many samples to PoseBusters' checks; all if None, and 0 leaves them out.
 
     Returns:
         The evaluation. Its record holds ``batch_size``, with which and the same seed it can be repeated, whether or
@@ -66,6 +70,7 @@ def evaluate(
 
     Raises:
         EvaluationError: memory cannot be measured on this device, or does not suffice for a single molecule.
+        DataError: GEOM-Drugs has an atom without coordinates; ResourceError: PoseBusters is not installed.
     """
     auto = batch_size is None
     if batch_size is None:
@@ -82,6 +87,7 @@ def evaluate(
         "batch_size_auto": auto,
         "diffusion_steps": run.args.diffusion_steps,
         "device": str(run.device),
+        **(run.geom.record() if run.geom else {}),
     }
     if nll_molecules != 0:
         for partition in partitions:
@@ -95,9 +101,11 @@ def evaluate(
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
     verdicts = judge(samples.molecules, run.dataset_info)
-    known = training_smiles(run.dataset_info) if "qm9" in run.args.dataset else None
+    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     record.update(summarise(samples.molecules, verdicts, known))
     record["seconds_per_sample"] = samples.seconds / n_samples
+    if posebusters != 0:
+        record["posebusters"] = bust(samples.molecules[:posebusters])
     return Evaluation(record, samples.molecules, verdicts)
 
 
@@ -194,6 +202,8 @@ def table(record: dict[str, Any]) -> str:
     if "seconds_per_sample" in record:
         count = f"{record['n_samples']:,} samples" + (f" a run, {record['n_runs']} runs" if std else "")
         lines.append(("Seconds a sample", f"{record['seconds_per_sample']:.4g} ({count})"))
+    if "posebusters" in record:
+        lines += posebusters_lines(record["posebusters"], std.get("posebusters"))
     width = max(len(label) for label, _ in lines)
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in lines)
 

@@ -19,12 +19,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from symdiff_plugin.arguments import seed_everything
+from symdiff_plugin.data import DataError, check_datadir
+from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
 from symdiff_plugin.weights import mismatch
 
 
 class EvaluationError(ValueError):
     """A run that cannot be evaluated; the message is one line, with the remedy."""
+
+    exit_status = 2
 
 
 @dataclass
@@ -41,6 +46,7 @@ class TrainedRun:
         dataset_info: EDM's description of the data set, with ``datadir``.
         loaders: EDM's data loaders by partition.
         checkpoint: name of the file the weights are from; None for initial weights.
+        geom: the data set of a run of ``main_geom_drugs.py``; None for QM9.
     """
 
     folder: Path
@@ -52,6 +58,7 @@ class TrainedRun:
     dataset_info: dict[str, Any]
     loaders: dict[str, DataLoader]
     checkpoint: str | None
+    geom: GeomData | None = None
 
     @property
     def device(self) -> torch.device:
@@ -66,17 +73,19 @@ def load_run(
     device: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    data_file: str | Path | None = None,
 ) -> TrainedRun:
     """Rebuild a run.
 
     Args:
-        folder: where ``main_qm9.py`` put it, ``outputs/NAME``.
+        folder: where ``main_qm9.py`` or ``main_geom_drugs.py`` put it, ``outputs/NAME``.
         untrained: leave the model at initial weights, drawn afresh with ``seed``.
         checkpoint: file of weights in ``folder``; EDM's best average (or model, without EMA) if not given.
-        datadir: where the data are now, if not where they were during training.
+        datadir: where QM9 is now, if not where it was during training.
         device: ``cpu`` or ``cuda``; a GPU if there is one, by default.
         batch_size: of the data loaders; the training's if not given.
         seed: of everything random here.
+        data_file: where GEOM-Drugs' array is now, if not where it was during training.
 
     Raises:
         EvaluationError: the folder, its configuration, its weights or the data are missing or unusable.
@@ -90,14 +99,14 @@ def load_run(
     args.cuda = args.device.type == "cuda"
     args.datadir = str(datadir or getattr(args, "datadir", ""))
     args.batch_size = batch_size or args.batch_size
+    if args.dataset == "geom":
+        args.data_file = str(data_file or getattr(args, "data_file", None) or DATA_FILE)
     _check_data(args)
 
     seed_everything(seed)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # EDM prints its noise schedule and more, and copies tensors with a warning
-        get_dataset_info = import_edm("configs.datasets_config").get_dataset_info
-        dataset_info = {**get_dataset_info(args.dataset, args.remove_h), "datadir": args.datadir}
-        loaders, _ = import_edm("qm9.dataset").retrieve_dataloaders(args)
+        geom, dataset_info, loaders = _data(args)
         norms: dict[str, Any] = {}
         if args.conditioning:
             norms = import_edm("qm9.utils").compute_mean_mad(loaders, args.conditioning, args.dataset)
@@ -115,7 +124,20 @@ def load_run(
     if weights is not None:
         _fit(model, weights, folder / str(name))
     model.to(args.device).eval()
-    return TrainedRun(folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name)
+    return TrainedRun(folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name, geom)
+
+
+def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], dict[str, DataLoader]]:
+    """GEOM-Drugs, for a run on it, EDM's description of the data set and its loaders."""
+    if args.dataset == "geom":
+        try:
+            geom = load_geom(args)
+        except DataError as error:
+            raise EvaluationError(f"{first_line(error)} (or name another file with --data_file)") from error
+        return geom, geom.dataset_info, geom.loaders
+    get_dataset_info = import_edm("configs.datasets_config").get_dataset_info
+    dataset_info = {**get_dataset_info(args.dataset, args.remove_h), "datadir": args.datadir}
+    return None, dataset_info, import_edm("qm9.dataset").retrieve_dataloaders(args)[0]
 
 
 def usable_device(name: str | None) -> torch.device:
@@ -145,8 +167,8 @@ def read_arguments(folder: Path) -> argparse.Namespace:
     path = folder / "config.json"
     if not path.is_file():
         raise EvaluationError(
-            f"{path} is missing: only runs of the patched main_qm9.py can be evaluated (EDM's own eval_analyze.py "
-            "reads others)"
+            f"{path} is missing: only runs of the patched main_qm9.py and main_geom_drugs.py can be evaluated (EDM's "
+            "own eval_analyze.py reads others)"
         )
     try:
         args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
@@ -172,7 +194,7 @@ def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
     path = folder / name
     if not path.is_file():
         raise EvaluationError(
-            f"{path} is missing: main_qm9.py writes it with --save_model True once an epoch has been tested"
+            f"{path} is missing: training writes it with --save_model True once an epoch has been tested"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -194,8 +216,6 @@ def _check_data(args: argparse.Namespace) -> None:
     """EDM would go and download; here missing or corrupt data are refused before anything is done."""
     if "qm9" not in args.dataset:
         return
-    from symdiff_plugin.data import DataError, check_datadir
-
     try:
         check_datadir(args.datadir)
     except DataError as error:

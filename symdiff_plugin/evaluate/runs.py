@@ -35,6 +35,7 @@ def evaluate_runs(
     nll_draws: int = 1,
     suffix: str = "",
     say: Callable[[str], None] = print,
+    posebusters: int | None = 0,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Evaluate ``n_runs`` times and write the summary and the molecules of the first run into the run's folder.
 
@@ -45,7 +46,7 @@ def evaluate_runs(
         run: from :func:`symdiff_plugin.evaluate.run.load_run`.
         n_runs: how many.
         seed: of the first; the others have the next ones.
-        n_samples, batch_size, partitions, nll_molecules, nll_draws: see
+        n_samples, batch_size, partitions, nll_molecules, nll_draws, posebusters: see
             :func:`symdiff_plugin.evaluate.report.evaluate`. A batch size that is chosen from memory is chosen once for
             all runs, those kept from earlier included.
         suffix: put behind each name, such as ``_untrained``.
@@ -55,12 +56,14 @@ def evaluate_runs(
         The summary, see :func:`summary`, and what was written.
 
     Raises:
-        EvaluationError: see :func:`symdiff_plugin.evaluate.report.evaluate`.
+        EvaluationError, DataError: see :func:`symdiff_plugin.evaluate.report.evaluate`.
         OSError: something cannot be written; the runs that have ended are kept.
     """
     seeds = range(seed, seed + n_runs)
     kept = kept_runs(run.folder, suffix)
-    settings = settings_of(run, n_samples, batch_size or 0, batch_size is None, partitions, nll_molecules, nll_draws)
+    settings = settings_of(
+        run, n_samples, batch_size or 0, batch_size is None, partitions, nll_molecules, nll_draws, posebusters
+    )
     if batch_size is None:
         batch_size = _recorded_batch_size([kept / f"run_{s}" for s in seeds] if n_runs > 1 else [], settings)
         settings["batch_size"] = batch_size or choose_batch_size(run)
@@ -78,7 +81,9 @@ def evaluate_runs(
             else:
                 say(f"run {number} of {n_runs}: seed {one_seed}, reused from {folder}")
         if recorded is None:
-            found = evaluate(run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws)
+            found = evaluate(
+                run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws, posebusters
+            )
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
             _keep(lambda new, found=found: write(found, new), folder)
         folders.append(folder)
@@ -96,26 +101,36 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         records: of each run, as ``metrics.json`` holds it. A metric is whatever is a floating-point number in any of
-            them; where it is missing or None in another, mean and deviation are None.
+            them, also one level down and more (``posebusters``); where it is missing or None in another, mean and
+            deviation are None.
 
     Returns:
         The first record with means in place of the metrics, and ``n_runs``, ``runs`` (the records) and, for two runs
         and more, ``std``.
     """
-    metrics = [name for name in records[0] if any(isinstance(record.get(name), float) for record in records)]
-    result = dict(records[0])
-    std: dict[str, float | None] = {}
-    for name in metrics:
-        values = [record.get(name) for record in records]
-        known = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-        result[name] = statistics.fmean(values) if known else None
-        if len(records) > 1:
-            std[name] = statistics.stdev(values) if known else None
-    result["n_runs"] = len(records)
+    result, std = _mean_and_deviation([{k: v for k, v in one.items() if k != "settings"} for one in records])
+    result = {**records[0], **result, "n_runs": len(records)}
     if len(records) > 1:
         result["std"] = std
     result["runs"] = [dict(record) for record in records]
     return result
+
+
+def _mean_and_deviation(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first record with means for its metrics, and their deviations in the same places."""
+    mean, std = dict(records[0]), {}
+    for name in records[0]:
+        values = [record.get(name) for record in records]
+        if all(isinstance(value, dict) for value in values):
+            mean[name], deviations = _mean_and_deviation(values)
+            if deviations:
+                std[name] = deviations
+        elif any(isinstance(value, float) for value in values):
+            known = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+            mean[name] = statistics.fmean(values) if known else None
+            if len(records) > 1:
+                std[name] = statistics.stdev(values) if known else None
+    return mean, std
 
 
 def _record_of(folder: Path) -> dict[str, Any] | None:

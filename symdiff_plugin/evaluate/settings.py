@@ -14,10 +14,11 @@ import torch
 from symdiff_plugin.data import SPLITS
 from symdiff_plugin.data.integrity import content_hash
 from symdiff_plugin.data.schema import split_path
+from symdiff_plugin.evaluate.posebusters import posebusters_version
 from symdiff_plugin.evaluate.run import TrainedRun
 
 # Of config.json: places and devices, whose content or choice is recorded by itself.
-ELSEWHERE = ("datadir", "device", "cuda")
+ELSEWHERE = ("datadir", "data_file", "device", "cuda")
 
 
 def settings_of(
@@ -28,19 +29,24 @@ def settings_of(
     partitions: Sequence[str],
     nll_molecules: int | None,
     nll_draws: int = 1,
+    posebusters: int | None = 0,
 ) -> dict[str, Any]:
     """The settings of every run of an evaluation, the seed apart.
 
     Weights, configuration and data are there by content, wherever they lie: ``weights_sha256`` over the loaded
     tensors, be they from a file or initial ones; ``config_sha256`` over the arguments of the training;
-    ``data_sha256`` over the checksums of the arrays of QM9's splits (None for GEOM-Drugs, whose one file is fixed).
+    ``data_sha256`` over the checksums of the arrays of QM9's splits, or
+    :meth:`~symdiff_plugin.evaluate.geom_data.GeomData.fingerprint`.
+
+    Raises:
+        DataError: GEOM-Drugs has an atom without coordinates; ResourceError: PoseBusters is wanted, and not installed.
     """
     arguments = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["args"]
     kept = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
-    return {
+    settings = {
         "weights_sha256": content_hash({name: v.cpu().numpy() for name, v in run.model.state_dict().items()}),
         "config_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
-        "data_sha256": data_hash(run.args.datadir) if "qm9" in run.args.dataset else None,
+        "data_sha256": data_hash(run.args.datadir) if run.geom is None else run.geom.fingerprint(),
         "diffusion_steps": run.args.diffusion_steps,
         "n_samples": n_samples,
         "batch_size": batch_size,
@@ -51,6 +57,10 @@ def settings_of(
         "device": run.device.type,
         "torch": str(torch.__version__),
     }
+    if posebusters != 0:
+        settings["posebusters"] = "all" if posebusters is None else posebusters
+        settings["posebusters_version"] = posebusters_version()
+    return settings
 
 
 def data_hash(datadir: str | Path) -> str:

@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     add("folders", type=Path, nargs="*", metavar="RUN", help="folders of runs, such as outputs/*")
     add("--out", type=Path, default=Path("outputs/report"), help="where the report goes (%(default)s)")
     add("--datadir", type=Path, help="QM9, as EDM takes it: its test split is drawn beside the samples")
+    add("--data_file", type=Path, metavar="PATH", help="GEOM-Drugs' array, or one's own: its conformers likewise")
     add("--over_seeds", action="store_true", help="one row a model: mean and std over its runs")
     return parser
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name the folders of evaluated runs, such as outputs/*")
 
     # Imported here so that --help and a wrong option answer at once.
-    from symdiff_plugin.report.reference import qm9_reference
+    from symdiff_plugin.report.reference import geom_reference, qm9_reference
     from symdiff_plugin.report.runs import ReportError, read_runs
     from symdiff_plugin.report.write import write_report
 
@@ -46,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not runs:
         return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
-        reference = qm9_reference(options.datadir)
-        written = write_report(options.out, runs, skipped, reference, options.over_seeds)
+        references = {}
+        if any(run.dataset == "qm9" for run in runs) and (found := qm9_reference(options.datadir)):
+            references["qm9", None] = found
+        if any(run.dataset == "geom" for run in runs) and (found := geom_reference(options.data_file)):
+            *statistics, name = found
+            references["geom", name] = tuple(statistics)
+        written = write_report(options.out, runs, skipped, references, options.over_seeds)
     except ReportError as error:
         return refuse(parser.prog, error, 2)
     except OSError as error:

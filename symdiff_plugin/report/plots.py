@@ -1,4 +1,4 @@
-"""Plots of the report as PNG files: learning curves, distributions beside QM9's, grids of samples."""
+"""Plots of the report as PNG files: learning curves, distributions beside the data's, grids of samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from symdiff_plugin.report.runs import Run, is_number
 
 PICTURED = 10
 BONDS = ("C-H", "C-C", "C-N", "C-O")
-# Okabe and Ito's colours, which the colour-blind tell apart; grey is QM9's.
+# Okabe and Ito's colours, which the colour-blind tell apart; grey is the data's.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REFERENCE, INK = "#9aa1ab", "#1f2329"
 DPI = 130
@@ -49,9 +49,9 @@ def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
 
 
 def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, str] | None) -> bool:
-    """Sizes, atom types and bond lengths of samples beside QM9's. False, and no file, if there are no samples.
+    """Sizes, atom types and bond lengths of samples beside the data's. False, and no file, if there are no samples.
 
-    The number in the legend is the total variation distance of the sizes and of the atom types to QM9's.
+    The number in the legend is the total variation distance of the sizes and of the atom types to the data's.
     """
     runs = [run for run in runs if run.molecules and not run.is_data]
     if not runs:

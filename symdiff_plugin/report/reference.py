@@ -1,16 +1,21 @@
-"""What samples are set beside: sizes, atom types and bond lengths of QM9."""
+"""What samples are set beside: sizes, atom types and bond lengths of QM9 and of GEOM-Drugs."""
 
 from __future__ import annotations
 
 import itertools
 import zipfile
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from symdiff_plugin.data import DataError
+from symdiff_plugin.data.geom.conformers import Conformers
+from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.edm import EdmError, import_edm
 from symdiff_plugin.evaluate.bonds import bonded_pairs
 from symdiff_plugin.evaluate.molecules import Molecule
@@ -61,8 +66,51 @@ def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[Statistics
         info = import_edm("configs.datasets_config").qm9_with_h
     except EdmError:
         return None
+    return _of_info(info), "QM9, training split"
+
+
+def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[Statistics, str, str | None] | None:
+    """Statistics of GEOM-Drugs or of data in its format, what they are of, and the name of a data set of one's own.
+
+    Args:
+        data_file: as ``--data_file`` of ``main_geom_drugs.py``: up to ``at_most`` conformers, evenly over all. If None,
+            EDM's own histograms of GEOM-Drugs, which have sizes and atom types but no bonds.
+
+    Returns:
+        None without a file and without EDM. The name is None for GEOM-Drugs.
+
+    Raises:
+        ReportError: the file cannot be read.
+    """
+    try:
+        info = import_edm("configs.datasets_config").geom_with_h
+    except EdmError:
+        if data_file is None:
+            return None
+        raise ReportError("--data_file needs EDM, which has the atom types of GEOM-Drugs: run ./run_tests.sh") from None
+    if data_file is None:
+        return _of_info(info), "GEOM-Drugs", None
+    try:
+        conformers = Conformers(data_file)
+        info = of_run(Namespace(dataset="geom", data_file=str(data_file)), info)
+        symbols = dict(zip(info["atomic_nb"], info["atom_decoder"], strict=True))
+        chosen = np.unique(np.linspace(0, len(conformers) - 1, min(len(conformers), at_most)).round().astype(int))
+        molecules = [
+            Molecule(tuple(symbols[int(number)] for number in atoms[:, 0]), atoms[:, 1:])
+            for atoms in (conformers[index] for index in chosen)
+        ]
+    except DataError as error:
+        raise ReportError(str(error)) from error
+    except KeyError as error:
+        raise ReportError(f"{data_file}: atomic number {error} is unknown to its description: make it anew") from error
+    name = info.get("data_set")
+    return count(molecules), f"{name or 'GEOM-Drugs'}, {len(molecules):,} conformers", name
+
+
+def _of_info(info: dict[str, Any]) -> Statistics:
+    """Sizes and atom types of EDM's description of a data set."""
     types = Counter({info["atom_decoder"][index]: number for index, number in info["atom_types"].items()})
-    return Statistics(Counter(info["n_nodes"]), types), "QM9, training split"
+    return Statistics(Counter(info["n_nodes"]), types)
 
 
 def total_variation(first: Counter, second: Counter) -> float:

@@ -12,7 +12,10 @@ from typing import Any
 
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.paper import GEOM_EDM_SIZES
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+
+GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation
 
 
 class ReportError(ValueError):
@@ -26,7 +29,7 @@ class Run:
     Attributes:
         folder: where it was read from.
         key: the row it belongs to: a preset, an EGNN baseline, ``dit_ft``, ``data``; None if it is none of these,
-            such as a preset whose sizes were overridden.
+            such as a preset whose sizes were overridden, or a model of a data set of one's own.
         label: what to call it.
         config: ``config.json``; empty for an evaluation of the data.
         metrics: ``metrics.json``.
@@ -47,8 +50,19 @@ class Run:
     comments: list[str]
 
     @property
+    def dataset(self) -> str:
+        """``qm9``, or ``geom``: GEOM-Drugs or data in its format."""
+        found = self.metrics.get("dataset") if self.is_data else (self.config.get("args") or {}).get("dataset")
+        return "geom" if found == "geom" else "qm9"
+
+    @property
+    def data(self) -> tuple[str, str | None]:
+        """The data: :attr:`dataset`, and the name of a data set of one's own."""
+        return self.dataset, self.metrics.get("data_set")
+
+    @property
     def is_data(self) -> bool:
-        return self.key == "data"
+        return self.metrics.get("kind") == "data"
 
     @property
     def seed(self) -> int | None:
@@ -76,12 +90,15 @@ class Run:
             parts.append(f"seed {self.seed}")
             parts.append(f"{len(self.history):,} of {args.get('n_epochs')} epochs{self._unlike_preset('n_epochs')}")
             parts.append(f"T = {args.get('diffusion_steps')}{self._unlike_preset('diffusion_steps')}")
+        if self.dataset == "geom":
+            parts += self._data_of_geom(metrics if self.is_data else args)
         if is_number(metrics.get("n_samples")):
             parts.append(f"{metrics['n_samples']:,} samples")
         n_runs = metrics.get("n_runs", 1)
         parts.append(f"{n_runs} evaluation run{'s' * (n_runs != 1)}")
         if metrics.get("nll_draws", 1) > 1:
             parts.append(f"NLL of {metrics['nll_draws']} draws")
+        parts += self._beside_edms_metrics()
         if metrics.get("untrained"):
             parts.append("UNTRAINED")
         commit = (self.config.get("versions") or {}).get("commit")
@@ -89,9 +106,34 @@ class Run:
             parts.append(f"commit {commit[:7]}{'-dirty' * commit.endswith('-dirty')}")
         return ", ".join(parts)
 
+    def _beside_edms_metrics(self) -> list[str]:
+        """What EDM's validity leaves unsaid: of GEOM-Drugs it is of the largest fragment, with single bonds alone."""
+        parts = []
+        if self.dataset == "geom" and is_number(self.metrics.get("connected")):
+            parts.append(f"{self.metrics['connected']:.2%} in one piece")
+        busted = self.metrics.get("posebusters") or {}
+        if is_number(busted.get("passes_all")):
+            parts.append(f"{busted['passes_all']:.2%} of {busted.get('n_molecules')} pass PoseBusters")
+        return parts
+
+    def _data_of_geom(self, source: dict[str, Any]) -> list[str]:
+        """Which data, if they are not GEOM-Drugs, and which split, if it is not the paper's."""
+        parts = [] if self.metrics.get("data_set") is None else [f"data set {self.metrics['data_set']}"]
+        conformers = self.metrics.get("data_conformers")
+        if conformers != GEOM_CONFORMERS:
+            count = f"{conformers:,}" if is_number(conformers) else "an unknown number of"
+            parts.append(f"{count} conformers, not the {GEOM_CONFORMERS:,} of GEOM-Drugs")
+        split = source.get("split") or "official"
+        if split != "official":
+            parts.append(f"split by {split} with seed {source.get('split_seed')}, not the official one")
+        return parts
+
     def _unlike_preset(self, flag: str) -> str:
         """What the row's preset has for a flag of the training, if this run has another value."""
-        defaults = PRESETS[self.key].training.flags() if self.key in PRESETS else EGNN_BASELINES.get(self.key or "", {})
+        if self.key in PRESETS:
+            defaults = PRESETS[self.key].training_flags(self.dataset)
+        else:
+            defaults = EGNN_BASELINES.get(self.key or "", {}) if self.dataset == "qm9" else {}
         wanted = defaults.get(flag)
         return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
 
@@ -123,7 +165,7 @@ def read_run(folder: Path) -> Run:
     """Read one folder.
 
     Raises:
-        ReportError: it is no evaluated run on QM9, or a file of it is damaged.
+        ReportError: it is no evaluated run on QM9 or GEOM-Drugs, or a file of it is damaged.
     """
     if not folder.is_dir():
         raise ReportError(f"{folder} is no folder")
@@ -133,21 +175,27 @@ def read_run(folder: Path) -> Run:
             raise ReportError(f"not evaluated: python -m symdiff_plugin.evaluate {folder}")
         raise ReportError("no metrics.json and no config.json: not the folder of a run")
     metrics = _read_json(metrics_path)
-    for name, kind in (("std", dict), ("runs", list), ("n_runs", int), ("nll_draws", int)):
+    for name, kind in (
+        ("std", dict), ("runs", list), ("n_runs", int), ("nll_draws", int), ("posebusters", dict),
+    ):  # fmt: skip
         if not isinstance(metrics.get(name, kind()), kind):
             raise ReportError(f"{metrics_path} is damaged ({name!r} is no {kind.__name__}): evaluate again")
+    own = metrics.get("data_set")  # of another data set than the paper's: no row of its tables
     if metrics.get("kind") == "data":
-        return Run(folder, "data", "Data", {}, metrics, [], [], *_molecules(folder))
+        key, label = ("data", "Data") if own is None else (None, f"Data, {own}")
+        return Run(folder, key, label, {}, metrics, [], [], *_molecules(folder))
     if not config_path.is_file():
-        raise ReportError("no config.json: not a run of the patched main_qm9.py")
+        raise ReportError("no config.json: not a run of the patched main_qm9.py or main_geom_drugs.py")
     config = _read_json(config_path)
     args = config.get("args")
     if not isinstance(args, dict) or not isinstance(config.get("model"), str):
         raise ReportError(f"{config_path} is damaged (no 'model' or no 'args'): train again")
     dataset = args.get("dataset")
-    if dataset != "qm9" or args.get("conditioning"):
-        raise ReportError(f"the tables are for unconditional models of qm9; this is {dataset}, or conditional")
+    if dataset not in ("qm9", "geom") or args.get("conditioning"):
+        raise ReportError(f"the tables are for unconditional models of qm9 and geom; this is {dataset}, or conditional")
     key, label = _identify(config)
+    if own is not None:
+        key, label = None, f"{label}, {own}"
     rows = [_history(folder / name) for name in (HISTORY, TRAIN_LOSS)]
     return Run(folder, key, label, config, metrics, *rows, *_molecules(folder))
 
@@ -161,6 +209,10 @@ def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
         found = {name: value for name, value in (config.get("architecture") or {}).items() if name != "precision"}
         altered = any(sizes.get(name) != value for name, value in found.items())
         return (None, f"{PRESETS[model].label}, other sizes") if altered else (model, PRESETS[model].label)
+    if model == "egnn_dynamics" and args["dataset"] == "geom":
+        if all(args.get(size) == value for size, value in GEOM_EDM_SIZES.items()):
+            return "edm", "EDM"
+        return None, f"EDM, n_f {args.get('nf')}, n_l {args.get('n_layers')}"
     if model == "egnn_dynamics":
         for name, flags in EGNN_BASELINES.items():
             if all(args.get(size) == flags[size] for size in ("nf", "n_layers")):

@@ -1,4 +1,4 @@
-"""The paper's Tables 1, 2, 3, 5, 6 and 8, our rows below the paper's; the numbers of ours all come from run folders."""
+"""The paper's Tables 1 to 8, our rows below the paper's; the numbers of ours all come from run folders."""
 
 from __future__ import annotations
 
@@ -52,13 +52,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table; ``number`` is the paper's, ``other`` for the runs that the paper has no row for."""
+    """One table; ``number`` is the paper's, ``other`` for the runs that the paper has no row for.
+
+    ``dataset`` is that of its runs, ``qm9`` or ``geom``; "" for the other runs, of either.
+    """
 
     number: str
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...] = ()
+    dataset: str = "qm9"
 
     def record(self) -> dict[str, Any]:
         """The table as JSON takes it."""
@@ -68,7 +72,8 @@ class Table:
 NLL = Column("test_nll", "NLL", "down")
 ATOMS = Column("atom_stability", "Atm. stability (%)", "up")
 MOLECULES = Column("molecule_stability", "Mol. stability (%)", "up")
-QUALITY = (NLL, ATOMS, MOLECULES, Column("validity", "Val. (%)", "up"), Column("uniqueness", "Uniq. (%)", "up"))
+VALIDITY = Column("validity", "Val. (%)", "up")
+QUALITY = (NLL, ATOMS, MOLECULES, VALIDITY, Column("uniqueness", "Uniq. (%)", "up"))
 PARAMETERS = Column("parameters", "# Parameters", digits=1, suffix="M")
 EPOCH = Column("epoch_seconds", "Sec./epoch (s)", "down")
 SAMPLE = Column("seconds_per_sample", "Sampling time (s)", "down")
@@ -83,6 +88,8 @@ COST_FOOTNOTE = (
     "The paper's times and memory are of one NVIDIA H100 80GB; ours of the device in the note. vRAM is not recorded "
     "with a run: python -m symdiff_plugin.benchmark measures it."
 )
+GEOM_FOOTNOTE = "The paper's GeoLDM and EDM are of one evaluation run."
+GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. The paper's authors could not run GeoLDM and EDM on their GPU."
 
 
 def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
@@ -93,11 +100,12 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
         over_seeds: runs of one row become one line, mean and standard deviation (ddof 1) over the runs; without it
             every run has a line of its own, and a standard deviation is that over its evaluation runs.
     """
-    ours: dict[str | None, list[Run]] = defaultdict(list)
+    ours: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
     for run in runs:
-        ours[run.key].append(run)
+        ours[run.dataset, run.key].append(run)
     costs = {**paper.OTHER_QM9_COSTS, **paper.QM9_COSTS}
     order2 = ("geoldm", "mudiff", "end", "edm", "symdiff_star", "symdiff")
+    geom_costs = {**paper.OTHER_GEOM_COSTS, **paper.GEOM_COSTS}
     specs = [
         ("1", "Test NLL, stability, validity and uniqueness on QM9", QUALITY,
          {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_1.items()}, ()),
@@ -106,37 +114,52 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
         ("3", "Sizes of SymDiff and EDM on QM9", (NLL, MOLECULES, EPOCH, SAMPLE, MEMORY),
          {key: (row[0], [*map(_paper, row[1:]), *_costs(costs[key])[1:]]) for key, row in paper.TABLE_3.items()},
          (COST_FOOTNOTE,)),
+        ("4", "Test NLL, atom stability and validity on GEOM-Drugs", (NLL, ATOMS, VALIDITY),
+         {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_4.items()}, (GEOM_FOOTNOTE,)),
         ("5", "The epsilon_theta of the SymDiff models for QM9", (BACKBONE, *SIZES),
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_5.items()}, ()),
         ("6", "The EDM models for QM9", (PARAMETERS, *EGNN_SIZES),
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()}, ()),
+        ("7", "Seconds per epoch, sampling time and vRAM on GEOM-Drugs", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
+         {key: (cost.label, _costs(cost)) for key, cost in geom_costs.items()}, (COST_FOOTNOTE, GEOLDM_FOOTNOTE)),
         ("8", "Finetuning a pretrained DiT on QM9", QUALITY,
          {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_8.items()}, ()),
     ]  # fmt: skip
     tables, placed = [], set()
     for number, title, columns, theirs, footnotes in specs:
         rows = []
+        dataset = "geom" if number in ("4", "7") else "qm9"
         for key, (label, cells) in theirs.items():
             rows.append(Row(key, label, "paper", tuple(cells)))
-            rows += _our_rows(ours.get(key, []), key, label, columns, over_seeds)
-            placed.add(key)
+            rows += _our_rows(ours.get((dataset, key), []), key, label, columns, over_seeds, dataset)
+            placed.add((dataset, key))
         if "symdiff_star" in theirs:
             footnotes = (*footnotes, STAR_FOOTNOTE)
-        tables.append(Table(number, title, columns, tuple(rows), footnotes))
-    rest = [run for run in runs if run.key not in placed]
+        tables.append(Table(number, title, columns, tuple(rows), footnotes, dataset))
+    rest = [run for run in runs if (run.dataset, run.key) not in placed]
     if rest:
         groups: dict[Any, list[Run]] = defaultdict(list)
         for run in rest:
-            groups[(run.key, run.label) if run.key else run.folder].append(run)
+            groups[(run.dataset, run.key, run.label) if run.key else run.folder].append(run)
         columns = (PARAMETERS, *QUALITY, EPOCH, SAMPLE)
-        rows = [row for g in groups.values() for row in _our_rows(g, g[0].key, g[0].label, columns, over_seeds)]
-        note = "Models that the paper has no row for: CPU-sized presets, and presets whose sizes were changed."
-        tables.append(Table("other", "Other runs", columns, tuple(rows), (note,)))
+        rows = []
+        for g in groups.values():
+            label = g[0].label + " (GEOM)" * (g[0].dataset == "geom")
+            rows += _our_rows(g, g[0].key, label, columns, over_seeds, g[0].dataset)
+        note = (
+            "Models that the paper has no row for: CPU-sized presets, presets whose sizes were changed, data sets of "
+            "one's own. (GEOM): on GEOM-Drugs or data in its format, whose numbers do not compare with QM9's."
+        )
+        tables.append(Table("other", "Other runs", columns, tuple(rows), (note,), ""))
     return tables
 
 
-def command_for(key: str) -> str:
+def command_for(key: str, dataset: str = "qm9") -> str:
     """The command that trains and evaluates a row; "" for methods that are not in this repository."""
+    if dataset == "geom":
+        if key == "data":
+            return "python -m symdiff_plugin.evaluate --data test --dataset geom"
+        return f"./run_geom.sh {key}" if key in PRESETS or key == "edm" else ""
     if key in PRESETS or key in EGNN_BASELINES:
         start = PRESETS[key].starts_from if key in PRESETS else None
         return f"./run_qm9.sh {key}" + (f" --init_from outputs/{start}" if start else "")
@@ -144,10 +167,10 @@ def command_for(key: str) -> str:
 
 
 def _our_rows(
-    runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column], over_seeds: bool
+    runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column], over_seeds: bool, dataset: str
 ) -> list[Row]:
     if not runs:
-        command = command_for(key) if key else ""
+        command = command_for(key, dataset) if key else ""
         return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
     if over_seeds and len(runs) > 1 and key != "data":  # splits are no repetitions of one another
         cells = tuple(_over_runs(runs, column) for column in columns)

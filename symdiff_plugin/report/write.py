@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from symdiff_plugin.report.runs import Run
 from symdiff_plugin.report.tables import build_tables
 from symdiff_plugin.report.viewer import INSTALL, have_plotly, viewer
 
+_NAMES = {"qm9": "QM9", "geom": "GEOM-Drugs"}
+
 
 def write_report(
     out: Path,
     runs: Sequence[Run],
     skipped: Sequence[tuple[Path, str]] = (),
-    reference: tuple[Statistics, str] | None = None,
+    references: Mapping[tuple[str, str | None], tuple[Statistics, str]] | None = None,
     over_seeds: bool = False,
 ) -> list[Path]:
     """Write ``report.md``, ``tables.tex``, ``report.json``, ``report.html`` and the plots into ``out``.
@@ -28,7 +30,8 @@ def write_report(
     Args:
         out: made if missing; files of an earlier report are replaced.
         runs, skipped: from :func:`symdiff_plugin.report.runs.read_runs`.
-        reference: from :func:`symdiff_plugin.report.reference.qm9_reference`.
+        references: statistics of the data, and what they are of, by :attr:`Run.data`; from
+            :mod:`symdiff_plugin.report.reference`. Samples of other data have plots without them.
         over_seeds: one row a model, mean and standard deviation over its runs.
 
     Returns:
@@ -40,10 +43,21 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     tables = build_tables(runs, over_seeds)
     pictures = []
-    if learning_curves(out / "learning_curves.png", runs):
-        pictures.append(("Learning curves", out / "learning_curves.png"))
-    if distributions(out / "distributions.png", runs, reference):
-        pictures.append(("Distributions beside QM9", out / "distributions.png"))
+    # A likelihood or a bond length says something beside others of the same data alone.
+    groups: dict[tuple[str, str | None], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
+    for index, data in enumerate(sorted(groups, key=lambda data: (data[0] != "qm9", data[1] or ""))):
+        group = groups[data]
+        name = _NAMES[data[0]] if data[1] is None else data[1]
+        suffix = "" if data == ("qm9", None) else f"_{data[0]}" + (f"_{index}" if data[1] else "")
+        path = out / f"learning_curves{suffix}.png"
+        if learning_curves(path, group):
+            pictures.append((f"Learning curves on {name}", path))
+        path, reference = out / f"distributions{suffix}.png", (references or {}).get(data)
+        if distributions(path, group, reference):
+            beside = f"beside {name}" if reference else f"on {name}, of samples alone"
+            pictures.append((f"Distributions {beside}", path))
     for index, run in enumerate(runs):
         path = out / f"samples_{index}.png"  # two folders may have one name
         if sample_grid(path, run):

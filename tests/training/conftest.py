@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from geom_data import drugs, write_geom
 from runs import SHORT, TINY, Workplace
 
 from symdiff_plugin.data import make_slice_from_qm9pack, write_slice
@@ -48,3 +50,28 @@ def trained(workplace: Workplace, qm9_slice: Path) -> str:
 def copied(workplace: Workplace, trained: str, tmp_path: Path) -> Path:
     """A run of a tiny SymDiff, to be spoilt at will."""
     return Path(shutil.copytree(workplace.output(trained), tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def geom_file(workplace: Workplace) -> Path:
+    """40 drug-like molecules of two conformers each, as GEOM-Drugs in ``workplace``. Not to be written to."""
+    return write_geom(workplace.folder / "data/geom/geom_drugs_30.npy", drugs(40))
+
+
+@pytest.fixture(scope="session")
+def trained_on_geom(workplace: Workplace, geom_file: Path) -> Path:
+    """The folder of a finished run of main_geom_drugs.py: one epoch of a tiny SymDiff. Not to be written to."""
+    short = ("--diffusion_steps", 8, "--batch_size", 16, "--n_epochs", 1, "--n_stability_samples", 2, "--no_wandb")
+    flags = ("--model", "symdiff", "--exp_name", "geom", "--seed", 1, *TINY, *short)
+    workplace.run("main_geom_drugs.py", *flags)
+    return workplace.output("geom")
+
+
+@pytest.fixture
+def copied_geom(trained_on_geom: Path, tmp_path: Path) -> Path:
+    """That run, to be spoilt at will; its data are found from anywhere."""
+    folder = Path(shutil.copytree(trained_on_geom, tmp_path / "geom_run"))
+    config = json.loads((folder / "config.json").read_text())
+    config["args"]["data_file"] = str(trained_on_geom.parents[1] / "data/geom/geom_drugs_30.npy")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

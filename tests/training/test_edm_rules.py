@@ -1,0 +1,101 @@
+"""Stability and validity, all pairs at once, against EDM's own loops over pairs of atoms."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from geom_data import drugs
+from rdkit import rdBase
+
+from symdiff_plugin.edm import import_edm
+from symdiff_plugin.evaluate import metrics
+from symdiff_plugin.evaluate.edm_rules import Rules, rules_of
+from symdiff_plugin.evaluate.metrics import judge
+from symdiff_plugin.evaluate.molecules import Molecule
+
+pytestmark = pytest.mark.edm
+
+
+@pytest.fixture(scope="module")
+def dataset_info(edm_path: Path) -> dict:
+    return import_edm("configs.datasets_config").get_dataset_info("geom", False)
+
+
+def molecules(dataset_info: dict, kind: str) -> list[Molecule]:
+    """Drug-like molecules in float32 as samples are, with what is wrong with them; or random ones of all types."""
+    symbols = dict(zip(dataset_info["atomic_nb"], dataset_info["atom_decoder"], strict=True))
+    real = [
+        Molecule(tuple(symbols[int(n)] for n in drug.numbers), (drug.positions[0] - 5).astype(np.float32))
+        for drug in drugs(12, n_conformers=1)
+    ]
+    random = np.random.RandomState(0)
+    if kind == "random":  # every pair of the sixteen types, at all lengths at which a table has an entry
+        return [
+            Molecule(
+                tuple(random.choice(dataset_info["atom_decoder"], n)), (1.1 * random.randn(n, 3)).astype(np.float32)
+            )
+            for n in random.randint(2, 40, size=60)
+        ]
+    change = {
+        "real": lambda m: m.positions,
+        "float64": lambda m: m.positions.astype(np.float64),
+        "noisy": lambda m: (m.positions + 0.05 * random.randn(*m.positions.shape)).astype(np.float32),
+        "reversed": lambda m: m.positions,
+        "shattered": lambda m: 20 * m.positions,
+        "nan": lambda m: np.where(np.arange(len(m))[:, None] % 3 == 0, np.float32("nan"), m.positions),
+    }[kind]
+    found = [Molecule(m.symbols, change(m)) for m in real]
+    return [Molecule(m.symbols[::-1], m.positions[::-1].copy()) for m in found] if kind == "reversed" else found
+
+
+def edms_own(molecule: Molecule, dataset_info: dict) -> tuple[int, bool, str | None]:
+    """Stable atoms, whether all are, and SMILES of the largest fragment."""
+    kinds = np.array([dataset_info["atom_encoder"][symbol] for symbol in molecule.symbols])
+    stable, stable_atoms, _ = import_edm("qm9.analyze").check_stability(molecule.positions, kinds, dataset_info)
+    rdkit = import_edm("qm9.rdkit_functions").BasicMolecularMetrics(dataset_info, dataset_smiles_list=[])
+    valid, _ = rdkit.compute_validity([(torch.from_numpy(molecule.positions), torch.from_numpy(kinds))])
+    return int(stable_atoms), bool(stable), valid[0] if valid else None
+
+
+def found_by_us(given: list[Molecule], dataset_info: dict) -> list[tuple[int, bool, str | None]]:
+    return [(v.stable_atoms, v.stable, v.smiles) for v in judge(given, dataset_info)]
+
+
+@pytest.mark.parametrize("kind", ["real", "float64", "noisy", "reversed", "shattered", "nan", "random"])
+def test_each_molecule_is_judged_as_by_edm(kind: str, dataset_info: dict) -> None:
+    given = molecules(dataset_info, kind)
+    with rdBase.BlockLogs(), np.errstate(invalid="ignore"):
+        wanted = [edms_own(molecule, dataset_info) for molecule in given]
+    assert found_by_us(given, dataset_info) == wanted
+    if kind == "real":
+        fraction = sum(stable for stable, _, _ in wanted) / sum(map(len, given))
+        assert 0.7 < fraction < 1  # as of GEOM-Drugs itself, 0.865: both verdicts occur
+        assert 0 < sum(stable for _, stable, _ in wanted) < len(wanted)
+
+
+def test_pairs_are_looked_up_in_the_order_of_their_types(dataset_info: dict) -> None:
+    """EDM has a double bond of C with S, and none of S with C; it asks for the first whichever comes first."""
+    thioformaldehyde = np.array([[0, 0, 0], [1.61, 0, 0], [-0.55, 0.93, 0], [-0.55, -0.93, 0]], dtype=np.float32)
+    for order in ([0, 1, 2, 3], [1, 0, 2, 3]):
+        molecule = Molecule(tuple(np.array(["C", "S", "H", "H"])[order]), thioformaldehyde[order])
+        assert edms_own(molecule, dataset_info)[0] == 3  # carbon and hydrogens; EDM wants four bonds of sulfur
+        assert found_by_us([molecule], dataset_info) == [edms_own(molecule, dataset_info)]
+
+
+@pytest.mark.parametrize("fault", ["margin", "valence"])
+def test_a_wrong_table_is_seen(fault: str, dataset_info: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules: Rules = rules_of(dataset_info)
+    if fault == "margin":
+        rules = dataclasses.replace(rules, thresholds=rules.thresholds - 4)
+    else:
+        allowed = rules.allowed.copy()
+        allowed[dataset_info["atom_encoder"]["N"], 4] = True
+        rules = dataclasses.replace(rules, allowed=allowed)
+    monkeypatch.setattr(metrics, "rules_of", lambda info: rules)
+    given = molecules(dataset_info, "random") + molecules(dataset_info, "noisy")
+    with rdBase.BlockLogs():
+        assert found_by_us(given, dataset_info) != [edms_own(molecule, dataset_info) for molecule in given]
