@@ -112,6 +112,11 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     return plain_optim(args, model)
 
 
+def _refuse(error: DataError) -> NoReturn:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(error.exit_status) from None
+
+
 def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mapping[str, Any]:
     """EDM's loaders of GEOM-Drugs; see :func:`symdiff_plugin.data.geom.loading.dataloaders`.
 
@@ -124,14 +129,10 @@ def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mappin
     """
     from symdiff_plugin.data.geom.loading import dataloaders
 
-    def refuse(error: DataError) -> NoReturn:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(error.exit_status)
-
     try:
-        return dataloaders(args, dataset_info, edm_directory() / Path(GEOM_PERMUTATION), refuse)
+        return dataloaders(args, dataset_info, edm_directory() / Path(GEOM_PERMUTATION), _refuse)
     except DataError as error:
-        refuse(error)
+        _refuse(error)
 
 
 def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
@@ -180,13 +181,11 @@ def geom_dataset_info(args: Namespace, default: dict[str, Any]) -> dict[str, Any
         SystemExit: status 2 and one line if the data's own is damaged.
     """
     from symdiff_plugin.data.geom.dataset_info import of_run
-    from symdiff_plugin.data.schema import DataError
 
     try:
         found = of_run(args, default)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
+        _refuse(error)
     if found["atom_decoder"] != default["atom_decoder"] and not getattr(args, "all_classes", False):
         elements = " ".join(found["atom_decoder"])
         print(f"Elements of {found['data_set']}: {elements}, all of them sampled (--all_classes)")
