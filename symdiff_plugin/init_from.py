@@ -18,11 +18,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.presets import PRESETS, Architecture
-from symdiff_plugin.weights import mismatch
+from symdiff_plugin.weights import mismatch, read_state_dict
 
 HELP = (
     "start from these weights: the folder of a run (generative_model_ema.npy, its moving average) or a file of "
@@ -107,11 +106,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         InitError: the file is damaged or holds something else.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its readers of zip, pickle and old formats raise
-        raise InitError(f"{path} is damaged or holds no weights: give --init_from another file or run") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InitError(f"{path} holds no weights of a model: give --init_from a run's folder or its {BEST_AVERAGE}")
+        weights = read_state_dict(path)
+    except ValueError as error:
+        raise InitError(f"{error}: give --init_from a run's folder or its {BEST_AVERAGE}") from error
     found = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
     if not found:
         raise InitError(f"{path} holds no weights of a network ({_PREFIX}...): give --init_from a run's folder")

@@ -1,10 +1,28 @@
-"""State dicts compared by name and shape, before anything is loaded."""
+"""State dicts: read as tensors alone, and compared with a model by name and shape before anything is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file that ``torch.save`` wrote, on the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: the file is damaged or holds something else; one line without a remedy, which is the caller's.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its readers of zip, pickle and old formats raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is damaged or holds no weights ({reason[:80]})") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no weights of a model")
+    return weights
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

@@ -23,7 +23,7 @@ from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
-from symdiff_plugin.weights import mismatch
+from symdiff_plugin.weights import mismatch, read_state_dict
 
 
 class EvaluationError(ValueError):
@@ -197,12 +197,9 @@ def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
             f"{path} is missing: training writes it with --save_model True once an epoch has been tested"
         )
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its readers of zip, pickle and old formats raise
-        raise EvaluationError(f"{path} is damaged or holds no weights ({first_line(error)[:80]})") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise EvaluationError(f"{path} holds no weights of a model")
-    return weights
+        return read_state_dict(path)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def _fit(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
