@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# Batches. With GEOM's sizes 2% of the positions are padding then, of shuffled batches of 64 and 256 40% and 51%.
+# Batches. With GEOM's sizes 2% of the positions are padding then, of shuffled batches of 64 and 256 40% and 50%.
 POOL = 100
 
 
