@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from symdiff_plugin.arguments import parse_args
-from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, command_line
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, command_line
 
 pytestmark = pytest.mark.edm
 
 
-def edms_parser(edm: Path) -> argparse.ArgumentParser:
-    """The parser of main_qm9.py: the statements that build it, without the training that follows."""
+def edms_parser(edm: Path, script: str = "main_qm9.py") -> argparse.ArgumentParser:
+    """The parser of a training script: the statements that build it, without the training that follows."""
     building = [
         node
-        for node in ast.parse((edm / "main_qm9.py").read_text()).body
+        for node in ast.parse((edm / script).read_text()).body
         if ast.unparse(node).startswith(("parser = ", "parser.add_argument("))
     ]
     assert len(building) > 40
     names = {"argparse": argparse}
-    exec(compile(ast.Module(building, []), "main_qm9.py", "exec"), names)
+    exec(compile(ast.Module(building, []), script, "exec"), names)
     return names["parser"]
 
 
@@ -39,4 +39,14 @@ def test_the_flags_of_every_name_parse(name: str, edm_path: Path, qm9_slice: Pat
         wanted = {**vars(PRESETS[name].architecture), **PRESETS[name].training.flags()}
     else:
         wanted = EGNN_BASELINES[name]
+    assert {field: getattr(args, field) for field in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", ["symdiff", "symdiff_tiny", *EGNN_GEOM_BASELINES])
+def test_the_flags_for_geom_parse(name: str, edm_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.npy").touch()
+    words = [*command_line(name, "geom"), "--no_wandb", "--exp_name", name, "--data_file", str(tmp_path / "data.npy")]
+    args = parse_args(edms_parser(edm_path, "main_geom_drugs.py"), words)
+    preset = PRESETS.get(name)
+    wanted = EGNN_GEOM_BASELINES[name] if preset is None else preset.training_flags("geom")
     assert {field: getattr(args, field) for field in wanted} == wanted
