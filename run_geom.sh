@@ -133,6 +133,10 @@ if [ -z "$SMOKE" ] && [ ! -e "$DATA_FILE" ]; then
     [ -e "$ARCHIVE" ] || die 2 "no $ARCHIVE: download drugs_crude.msgpack of GEOM first, see --help"
 fi
 
+if [ "$SPLIT" = official ] && [ -e "${DATA_FILE%.npy}_info.json" ]; then
+    die 2 "$DATA_FILE is a data set of your own, and EDM's split is of GEOM-Drugs: add --split molecule"
+fi
+
 # EDM's permutation of GEOM's conformers is 55 MB, and other data have no use for it.
 GEOM_OPTION=
 if [ "$SPLIT" = official ] && [ ! -e "$(dirname "$DATA_FILE")/geom_permutation.npy" ]; then

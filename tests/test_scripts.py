@@ -140,6 +140,13 @@ def test_paths_of_data_are_meant_where_the_user_is(repository):
     assert_refused(result, 1, "cannot get EDM")  # the file was found, so the next step is tried
 
 
+def test_own_data_have_no_official_split(repository):
+    for name in ("mine.npy", "mine_info.json"):
+        (repository.parent / name).touch()
+    result = run("repository/run_geom.sh", "--data_file", "mine.npy", cwd=repository.parent)
+    assert_refused(result, 2, "mine.npy", "--split molecule")
+
+
 def test_a_folder_that_is_no_virtual_environment_is_left_alone(repository):
     (repository / ".venv").mkdir()
     (repository / ".venv" / "mine").write_text("precious")
