@@ -52,28 +52,8 @@ from_caller() {
     esac
 }
 
-PRESET=symdiff
-SMOKE=
-case ${1:-} in
-    -h | --help | help)
-        usage
-        exit 0
-        ;;
-    --smoke)
-        SMOKE=1
-        shift
-        case ${1:-} in
-            '' | -*) ;;
-            *) die 2 "--smoke has a model of its own: leave out '$1'" ;;
-        esac
-        ;;
-    '' | -*) ;;
-    *)
-        PRESET=$1
-        shift
-        ;;
-esac
-
+read_preset "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 ARCHIVE=
 DATA_FILE=
 SPLIT=official
@@ -89,11 +69,6 @@ while [ $# -gt 0 ]; do
         --data_file=*) DATA_FILE=$(from_caller "${1#*=}") ;;
         --split=*) SPLIT=${1#*=} ;;
         --arch* | --data_* | --spl | --spli) die 2 "write ${1%%=*} in full: --archive, --data_file or --split" ;;
-        -h | --help)
-            usage
-            exit 0
-            ;;
-        --smoke) die 2 "--smoke comes first and takes no preset" ;;
         *) REST+=("$1") ;;
     esac
     shift

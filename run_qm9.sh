@@ -39,36 +39,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/setup.sh
 . scripts/setup.sh
 
-PRESET=symdiff
-SMOKE=
-case ${1:-} in
-    -h | --help | help)
-        usage
-        exit 0
-        ;;
-    --smoke)
-        SMOKE=1
-        shift
-        case ${1:-} in
-            '' | -*) ;;
-            *) die 2 "--smoke has a model of its own: leave out '$1'" ;;
-        esac
-        ;;
-    '' | -*) ;;
-    *)
-        PRESET=$1
-        shift
-        ;;
-esac
-for flag in "$@"; do
-    case $flag in
-        -h | --help)
-            usage
-            exit 0
-            ;;
-        --smoke) die 2 "--smoke comes first and takes no preset" ;;
-    esac
-done
+read_preset "$@"
+set -- ${WORDS[@]+"${WORDS[@]}"}
 find_python
 RESUME=auto
 WANDB=

@@ -136,6 +136,43 @@ pip_fault() {
     fi
 }
 
+# read_preset WORD...: what a script's first word says, in PRESET or SMOKE, and the flags behind it in WORDS. Help is
+# given wherever it is asked for, by the script's usage.
+read_preset() {
+    local word
+    PRESET=symdiff
+    SMOKE=
+    case ${1:-} in
+        help)
+            usage
+            exit 0
+            ;;
+        --smoke)
+            SMOKE=1
+            shift
+            case ${1:-} in
+                '' | -*) ;;
+                *) die 2 "--smoke has a model of its own: leave out '$1'" ;;
+            esac
+            ;;
+        '' | -*) ;;
+        *)
+            PRESET=$1
+            shift
+            ;;
+    esac
+    for word in "$@"; do
+        case $word in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            --smoke) die 2 "--smoke comes first and takes no preset" ;;
+        esac
+    done
+    WORDS=("$@")
+}
+
 # parse_flags FLAG...: split a command line into what the scripts themselves need (NAME, DATADIR, N_SAMPLES,
 # RESUME, WANDB) and FLAGS, EDM's.
 parse_flags() {

@@ -78,7 +78,6 @@ TABLE_5 = {  # epsilon_theta: parameters in millions, n_size, n_layers, n_heads
     "symdiff_minus": ("SymDiff-", "21.3", "360", "10", "6"),
     "symdiff_minus_minus": ("SymDiff--", "11.3", "294", "8", "6"),
 }
-GEOM_EDM_SIZES = {"nf": 256, "n_layers": 4}  # of EDM on GEOM-Drugs, by EDM's README; 2.4M parameters
 TABLE_6 = {  # EDM: parameters in millions, n_f, n_l
     "edm_plus_plus": ("EDM++", "12.4", "332", "12"),
     "edm_plus": ("EDM+", "9.5", "256", "16"),

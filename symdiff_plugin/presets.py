@@ -156,6 +156,12 @@ _SMALL = Architecture(
 _FINETUNING = Training(n_epochs=800, lr=1e-3, weight_decay=2e-12)
 _CPU = Training(n_epochs=10, batch_size=64, lr=5e-4, ema_decay=0.999, test_epochs=1, n_stability_samples=100)
 
+
+def _cpu(label: str, architecture: Architecture, starts_from: str | None = None, **training: Any) -> Preset:
+    """A preset for CPUs, with the same training on every data set."""
+    return Preset(label, architecture, replace(_CPU, **training), {}, starts_from)
+
+
 PRESETS: dict[str, Preset] = {
     "symdiff": Preset("SymDiff", _BASE),
     "symdiff_star": Preset("SymDiff*", _STAR, Training(lr=1e-4)),
@@ -168,17 +174,13 @@ PRESETS: dict[str, Preset] = {
     "dit_ft_freeze": Preset(
         "DiT-FT-Freeze", _BASE, replace(_FINETUNING, freeze_epsilon=True), starts_from="dit"
     ),
-    "symdiff_small": Preset("SymDiff, small", _SMALL, _CPU, geom={}),
-    "symdiff_tiny": Preset("SymDiff, tiny", _TINY, _CPU, geom={}),
-    "symdiff_h_tiny": Preset("SymDiff-H, tiny", replace(_TINY, frame="haar"), _CPU, geom={}),
-    "dit_tiny": Preset("DiT, tiny", replace(_TINY, frame="none"), _CPU, geom={}),
-    "dit_aug_tiny": Preset(
-        "DiT-Aug, tiny", replace(_TINY, frame="none"), replace(_CPU, data_augmentation=True), geom={}
-    ),
-    "dit_ft_tiny": Preset("DiT-FT, tiny", _TINY, _CPU, geom={}, starts_from="dit_tiny"),
-    "dit_ft_freeze_tiny": Preset(
-        "DiT-FT-Freeze, tiny", _TINY, replace(_CPU, freeze_epsilon=True), geom={}, starts_from="dit_tiny"
-    ),
+    "symdiff_small": _cpu("SymDiff, small", _SMALL),
+    "symdiff_tiny": _cpu("SymDiff, tiny", _TINY),
+    "symdiff_h_tiny": _cpu("SymDiff-H, tiny", replace(_TINY, frame="haar")),
+    "dit_tiny": _cpu("DiT, tiny", replace(_TINY, frame="none")),
+    "dit_aug_tiny": _cpu("DiT-Aug, tiny", replace(_TINY, frame="none"), data_augmentation=True),
+    "dit_ft_tiny": _cpu("DiT-FT, tiny", _TINY, "dit_tiny"),
+    "dit_ft_freeze_tiny": _cpu("DiT-FT-Freeze, tiny", _TINY, "dit_tiny", freeze_epsilon=True),
 }
 
 # EDM's own EGNN at the three sizes of Table 6, with the settings of EDM's README. They are not built by the

@@ -84,3 +84,9 @@ def atoms(mol: Chem.Mol) -> np.ndarray:
     """(n, 4): atomic number, x, y, z."""
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
     return np.column_stack([numbers, mol.GetConformer().GetPositions()])
+
+
+def lines_of(folder: Path) -> list[str]:
+    """The text that tells its molecule, for every conformer of the data set ``mine``."""
+    lines = (folder / "mine_smiles.txt").read_text().splitlines()
+    return list(np.repeat(lines, np.load(folder / "mine_conformers.npy")))

@@ -121,13 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
             options.nll_molecules, options.nll_draws, suffix, posebusters=options.posebusters,
         )  # fmt: skip
-    except (EvaluationError, DataError) as error:
-        return refuse(parser.prog, error, error.exit_status)
-    except EdmError as error:
-        return refuse(parser.prog, error, error.exit_code)
-    except OSError as error:
-        where = error.filename or options.run
-        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+    except (EvaluationError, DataError, EdmError, OSError) as error:
+        return _refuse(parser.prog, error, options.run)
     except KeyboardInterrupt:
         if options.runs == 1:
             return refuse(parser.prog, "interrupted, nothing was written", 130)
@@ -140,6 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left_out = f" ({lost} molecules without finite coordinates are left out of the SDF)" if lost else ""
     print("Written: " + ", ".join(map(str, written)) + left_out)
     return 0
+
+
+def _refuse(program: str, error: Exception, written: Path) -> int:
+    if isinstance(error, OSError):
+        where = error.filename or written
+        return refuse(program, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+    return refuse(program, error, error.exit_code if hasattr(error, "exit_code") else error.exit_status)
 
 
 def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -177,13 +179,8 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         else:
             record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data, *chosen)
         write_json(path, record)
-    except (EvaluationError, DataError) as error:
-        return refuse(parser.prog, error, error.exit_status)
-    except EdmError as error:
-        return refuse(parser.prog, error, error.exit_code)
-    except OSError as error:
-        where = error.filename or path
-        return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
+    except (EvaluationError, DataError, EdmError, OSError) as error:
+        return _refuse(parser.prog, error, path)
     except KeyboardInterrupt:
         return refuse(parser.prog, "interrupted, nothing was written", 130)
     what = f"split of QM9, {record['n_samples']:,} molecules"

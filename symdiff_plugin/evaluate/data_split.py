@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from symdiff_plugin.data import DataError, check_datadir, load_split
-from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import data_arguments, load_geom
 from symdiff_plugin.evaluate.metrics import Verdict, fractions, verdicts_of
-from symdiff_plugin.evaluate.molecules import Molecule, from_padded
+from symdiff_plugin.evaluate.molecules import Molecule, from_qm9
 from symdiff_plugin.evaluate.posebusters import bust
 from symdiff_plugin.evaluate.run import EvaluationError
 from symdiff_plugin.evaluate.settings import data_hash
@@ -60,14 +59,10 @@ def evaluate_split(
         raise EvaluationError(f"{error} (or name another folder with --datadir)") from error
     info = import_edm("configs.datasets_config").get_dataset_info("qm9", False)
     dataset_info = {**info, "datadir": str(datadir)}
-    decoder = dataset_info["atom_decoder"]
     rows = _chosen(np.arange(len(arrays["charges"])), n_molecules, seed)
 
     def molecules(rows: np.ndarray) -> Sequence[Molecule]:
-        charges = arrays["charges"][rows]
-        # Padding, charge 0, comes before the first type; it is masked away.
-        types = np.searchsorted([CHARGES[symbol] for symbol in decoder], charges)
-        return from_padded(arrays["positions"][rows], types, charges, decoder)
+        return from_qm9(arrays, rows)
 
     known = None if partition == "train" else training_smiles(dataset_info)
     n_atoms = int(arrays["num_atoms"][rows].sum())

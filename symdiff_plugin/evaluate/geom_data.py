@@ -64,26 +64,33 @@ class GeomData:
         return digest.hexdigest()
 
     def molecules(self, indices: np.ndarray) -> Iterator[Molecule]:
-        """The conformers with these indices as EDM's samples are: centred, coordinates in float32.
-
-        Raises:
-            DataError: one has an element that is not among the data set's atom types.
-        """
-        symbols = dict(zip(self.dataset_info["atomic_nb"], self.dataset_info["atom_decoder"], strict=True))
-        for index in indices:
-            atoms = self.conformers[index]
-            try:
-                names = tuple(symbols[int(number)] for number in atoms[:, 0])
-            except KeyError as error:
-                raise DataError(
-                    f"{self.conformers.path}: conformer {index} has atomic number {error}, which its description "
-                    "lacks: make the data set again"
-                ) from None
-            yield Molecule(names, (atoms[:, 1:] - atoms[:, 1:].mean(axis=0)).astype(np.float32))
+        """The conformers with these indices, see :func:`read_molecules`."""
+        return read_molecules(self.conformers, self.dataset_info, indices)
 
     def record(self) -> dict[str, Any]:
         """What ``metrics.json`` says of it: ``data_set``, None for GEOM-Drugs, and ``data_conformers``, in all."""
         return {"data_set": self.dataset_info.get("data_set"), "data_conformers": len(self.conformers)}
+
+
+def read_molecules(
+    conformers: Conformers, dataset_info: dict[str, Any], indices: np.ndarray
+) -> Iterator[Molecule]:
+    """The conformers with these indices as EDM's samples are: centred, coordinates in float32.
+
+    Raises:
+        DataError: one has an element that is not among the atom types of ``dataset_info``.
+    """
+    symbols = dict(zip(dataset_info["atomic_nb"], dataset_info["atom_decoder"], strict=True))
+    for index in indices:
+        atoms = conformers[index]
+        try:
+            names = tuple(symbols[int(number)] for number in atoms[:, 0])
+        except KeyError as error:
+            raise DataError(
+                f"{conformers.path}: conformer {index} has atomic number {error}, which its description lacks: make "
+                "the data set again"
+            ) from None
+        yield Molecule(names, (atoms[:, 1:] - atoms[:, 1:].mean(axis=0)).astype(np.float32))
 
 
 def load_geom(args: argparse.Namespace) -> GeomData:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.files import replacing
 
 
@@ -64,6 +65,19 @@ def from_padded(
         Molecule(tuple(atom_decoder[int(kind)] for kind in one_types[one_real]), np.asarray(one[one_real]))
         for one, one_types, one_real in zip(positions, types, real, strict=True)
     ]
+
+
+def from_qm9(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> list[Molecule]:
+    """Molecules of a split of QM9, from :func:`symdiff_plugin.data.load_split`.
+
+    Args:
+        arrays: of the split.
+        rows: which molecules.
+    """
+    charges = arrays["charges"][rows]
+    # Padding, charge 0, comes before the first type; it is masked away.
+    types = np.searchsorted(list(CHARGES.values()), charges)
+    return from_padded(arrays["positions"][rows], types, charges, list(CHARGES))
 
 
 def format_frame(molecule: Molecule, comment: str) -> str:

@@ -109,14 +109,13 @@ def evaluate(
     return Evaluation(record, samples.molecules, verdicts)
 
 
-def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
+def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write ``metrics.json``, ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and up to 1,000 files in ``xyz/``.
 
     They replace those of an earlier evaluation all together, once all are on disk.
 
     Args:
         folder: where; made if missing.
-        suffix: put behind each name, such as ``_untrained``.
 
     Returns:
         What was written.
@@ -131,18 +130,18 @@ def write(evaluation: Evaluation, folder: Path, suffix: str = "") -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".evaluation.", dir=folder) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
-        write_xyz(new / f"molecules{suffix}.xyz", molecules, comments)
+        write_xyz(new / "molecules.xyz", molecules, comments)
         if len(molecules) <= SINGLE_FILES_UP_TO:
-            _write_singles(new / f"xyz{suffix}", molecules, comments)
+            _write_singles(new / "xyz", molecules, comments)
         write_picture(
-            new / f"samples{suffix}.png",
+            new / "samples.png",
             [molecules[i] for i in best],
             [(verdicts[i].words, verdicts[i].words in ("stable", "valid")) for i in best],
             f"{len(best)} of {len(molecules):,} samples, stable ones first ({stable:,} are stable)",
         )
-        write_sdf(new / f"molecules{suffix}.sdf", molecules, verdicts)
-        write_json(new / f"metrics{suffix}.json", evaluation.record)
-        return put_in_place(new, folder, old, f"xyz{suffix}")
+        write_sdf(new / "molecules.sdf", molecules, verdicts)
+        write_json(new / "metrics.json", evaluation.record)
+        return put_in_place(new, folder, old, "xyz")
 
 
 def put_in_place(new: Path, folder: Path, old: Path, singles: str) -> list[Path]:

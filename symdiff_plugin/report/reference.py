@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import zipfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from symdiff_plugin.data import DataError
+from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.data.geom.conformers import Conformers
 from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.edm import EdmError, import_edm
 from symdiff_plugin.evaluate.bonds import bonded_pairs
-from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.evaluate.geom_data import read_molecules
+from symdiff_plugin.evaluate.molecules import Molecule, from_qm9
 from symdiff_plugin.report.runs import ReportError
-
-_SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F"}
 
 
 @dataclass
@@ -93,16 +90,9 @@ def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[Statist
     try:
         conformers = Conformers(data_file)
         info = of_run(Namespace(dataset="geom", data_file=str(data_file)), info)
-        symbols = dict(zip(info["atomic_nb"], info["atom_decoder"], strict=True))
-        chosen = np.unique(np.linspace(0, len(conformers) - 1, min(len(conformers), at_most)).round().astype(int))
-        molecules = [
-            Molecule(tuple(symbols[int(number)] for number in atoms[:, 0]), atoms[:, 1:])
-            for atoms in (conformers[index] for index in chosen)
-        ]
+        molecules = list(read_molecules(conformers, info, _evenly(len(conformers), at_most)))
     except DataError as error:
         raise ReportError(str(error)) from error
-    except KeyError as error:
-        raise ReportError(f"{data_file}: atomic number {error} is unknown to its description: make it anew") from error
     name = info.get("data_set")
     return count(molecules), f"{name or 'GEOM-Drugs'}, {len(molecules):,} conformers", name
 
@@ -120,17 +110,13 @@ def total_variation(first: Counter, second: Counter) -> float:
 
 
 def _test_split(datadir: Path, at_most: int) -> list[Molecule]:
-    path = datadir / "qm9" / "test.npz"
-    if not path.is_file():
-        raise ReportError(f"{path} is missing: make it with python -m symdiff_plugin.data.qm9 --datadir {datadir}")
     try:
-        with np.load(path) as split:
-            total = len(split["num_atoms"])
-            chosen = np.linspace(0, total - 1, min(total, at_most)).round().astype(int)
-            arrays = [split[name][chosen] for name in ("num_atoms", "charges", "positions")]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{path} is damaged ({str(error).splitlines()[0]}): make it again") from error
-    return [
-        Molecule(tuple(_SYMBOLS[int(z)] for z in itertools.islice(charges, int(n))), positions[: int(n)])
-        for n, charges, positions in zip(*arrays, strict=True)
-    ]
+        arrays = load_split(datadir, "test")
+    except DataError as error:
+        raise ReportError(str(error)) from error
+    return from_qm9(arrays, _evenly(len(arrays["num_atoms"]), at_most))
+
+
+def _evenly(total: int, at_most: int) -> np.ndarray:
+    """``at_most`` of ``range(total)``, evenly; all if there are no more."""
+    return np.linspace(0, total - 1, min(total, at_most)).round().astype(int)

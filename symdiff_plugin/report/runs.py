@@ -12,10 +12,11 @@ from typing import Any
 
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
-from symdiff_plugin.paper import GEOM_EDM_SIZES
-from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
 
 GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation
+
+_BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
 
 class ReportError(ValueError):
@@ -133,7 +134,7 @@ class Run:
         if self.key in PRESETS:
             defaults = PRESETS[self.key].training_flags(self.dataset)
         else:
-            defaults = EGNN_BASELINES.get(self.key or "", {}) if self.dataset == "qm9" else {}
+            defaults = _BASELINES[self.dataset].get(self.key or "", {})
         wanted = defaults.get(flag)
         return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
 
@@ -209,12 +210,8 @@ def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
         found = {name: value for name, value in (config.get("architecture") or {}).items() if name != "precision"}
         altered = any(sizes.get(name) != value for name, value in found.items())
         return (None, f"{PRESETS[model].label}, other sizes") if altered else (model, PRESETS[model].label)
-    if model == "egnn_dynamics" and args["dataset"] == "geom":
-        if all(args.get(size) == value for size, value in GEOM_EDM_SIZES.items()):
-            return "edm", "EDM"
-        return None, f"EDM, n_f {args.get('nf')}, n_l {args.get('n_layers')}"
     if model == "egnn_dynamics":
-        for name, flags in EGNN_BASELINES.items():
+        for name, flags in _BASELINES[args["dataset"]].items():
             if all(args.get(size) == flags[size] for size in ("nf", "n_layers")):
                 return name, "EDM" + name.removeprefix("edm").replace("_plus", "+").replace("_tiny", ", tiny")
         return None, f"EDM, n_f {args.get('nf')}, n_l {args.get('n_layers')}"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from symdiff_plugin import paper
-from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
 from symdiff_plugin.report.runs import Run, is_number
 
 STAR_FOOTNOTE = (
@@ -159,7 +159,7 @@ def command_for(key: str, dataset: str = "qm9") -> str:
     if dataset == "geom":
         if key == "data":
             return "python -m symdiff_plugin.evaluate --data test --dataset geom"
-        return f"./run_geom.sh {key}" if key in PRESETS or key == "edm" else ""
+        return f"./run_geom.sh {key}" if key in PRESETS or key in EGNN_GEOM_BASELINES else ""
     if key in PRESETS or key in EGNN_BASELINES:
         start = PRESETS[key].starts_from if key in PRESETS else None
         return f"./run_qm9.sh {key}" + (f" --init_from outputs/{start}" if start else "")

@@ -1,4 +1,4 @@
-"""Archives of RDKit's conformers, made once a session. Not to be written to; each has a folder to itself."""
+"""RDKit's conformers, and archives of them, made once a session. The archives are not to be written to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from geom_archives import ARCHIVE, mirror_images, read_maps, write_maps
+from own_molecules import molecules
+from rdkit import Chem
 
 from symdiff_plugin.data.geom.rdkit_archive import make_archive
 
@@ -29,3 +31,9 @@ def archive(rdkit_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             record["conformers"] = []
         assert smiles
     return write_maps(tmp_path_factory.mktemp("archive") / ARCHIVE, maps)
+
+
+@pytest.fixture(scope="session")
+def mols() -> tuple[Chem.Mol, ...]:
+    """Drug-like molecules with a few conformers each."""
+    return molecules()

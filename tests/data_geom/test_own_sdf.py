@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_molecules import atoms, block, conformers_of, each_conformer, flat_smiles, make, molecules, write_sdf
+from own_molecules import atoms, block, conformers_of, each_conformer, flat_smiles, lines_of, make, write_sdf
 from rdkit import Chem, RDConfig
 
 FILES = ["mine.npy", "mine_conformers.npy", "mine_info.json", "mine_n.npy", "mine_smiles.txt"]
@@ -17,17 +17,6 @@ FILES = ["mine.npy", "mine_conformers.npy", "mine_info.json", "mine_n.npy", "min
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def lines_of(folder: Path) -> list[str]:
-    """The text that tells its molecule, for every conformer."""
-    lines = (folder / "mine_smiles.txt").read_text().splitlines()
-    return list(np.repeat(lines, np.load(folder / "mine_conformers.npy")))
-
-
-@pytest.fixture(scope="module")
-def mols() -> tuple[Chem.Mol, ...]:
-    return molecules()
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from own_molecules import conformers_of, each_conformer, flat_smiles, make, molecules, write_sdf, write_text
+from own_molecules import conformers_of, each_conformer, flat_smiles, lines_of, make, write_sdf, write_text
 from rdkit import Chem
 
 OURS = ("--name", "mine", "--out")
@@ -20,16 +18,6 @@ def frame(mol: Chem.Mol, comment: str = "") -> str:
 def read_by_rdkit(text: str) -> np.ndarray:
     mol = Chem.MolFromXYZBlock(text)
     return np.column_stack([[a.GetAtomicNum() for a in mol.GetAtoms()], mol.GetConformer().GetPositions()])
-
-
-def lines_of(folder: Path) -> list[str]:
-    lines = (folder / "mine_smiles.txt").read_text().splitlines()
-    return list(np.repeat(lines, np.load(folder / "mine_conformers.npy")))
-
-
-@pytest.fixture(scope="module")
-def mols() -> tuple[Chem.Mol, ...]:
-    return molecules()
 
 
 @pytest.fixture(scope="module")

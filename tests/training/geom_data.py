@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import geom_conformers
 import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import AllChem
@@ -50,22 +50,5 @@ def drugs(n_molecules: int, n_conformers: int = 2, smallest: int = 20, largest: 
 
 def write_geom(path: Path, molecules: list[Drug], seed: int = 0) -> Path:
     """EDM's array at ``path`` with its side files, ours, and a permutation of the right length; returns ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows, sizes = [], []
-    for drug in molecules:
-        for positions in drug.positions:
-            n = len(drug.numbers)
-            rows.append(np.column_stack([np.full(n, len(sizes)), drug.numbers, positions]))
-            sizes.append(n)
-    np.save(path, np.vstack(rows).astype(np.float64))
-    counts = [len(drug.positions) for drug in molecules]
-    folder = path.parent
-    if path.name == "geom_drugs_30.npy":
-        names = ("geom_drugs_n_30.npy", "geom_drugs_conformers_30.npy", "geom_drugs_smiles.txt")
-    else:
-        names = tuple(f"{path.stem}_{what}" for what in ("n.npy", "conformers.npy", "smiles.txt"))
-    np.save(folder / names[0], np.array(sizes, dtype=np.int64))
-    np.save(folder / names[1], np.array(counts, dtype=np.int64))
-    (folder / names[2]).write_text("".join(drug.smiles + os.linesep for drug in molecules))
-    np.save(folder / "geom_permutation.npy", np.random.RandomState(seed).permutation(len(sizes)).astype(np.int32))
-    return path
+    conformers = [(drug.smiles, [np.column_stack([drug.numbers, x]) for x in drug.positions]) for drug in molecules]
+    return geom_conformers.write(conformers, path.parent, path.stem, seed).data

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 # A SymDiff that trains in seconds; what is not here is the preset's.
 TINY = (
     "--hidden_size", "32", "--depth", "1", "--num_heads", "2", "--xh_hidden_size", "16", "--K", "8",
@@ -50,3 +52,14 @@ class Workplace:
 
     def output(self, name: str) -> Path:
         return self.folder / "outputs" / name
+
+
+def equal(a: object, b: object) -> bool:
+    """Whether two checkpoints are the same to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from geom_conformers import make_molecules, write
-from runs import SHORT, TINY, Workplace
+from runs import SHORT, TINY, Workplace, equal
 
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.history import read_rows
@@ -47,16 +47,6 @@ def trained(place: Workplace, request: pytest.FixtureRequest) -> str:
     """The name of a finished run of two epochs."""
     place.run("main_geom_drugs.py", *RUNS[request.param], *QUICK, "--seed", 4, "--exp_name", request.param)
     return request.param
-
-
-def equal(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def test_a_run_trains_validates_tests_and_saves(place: Workplace, trained: str, files: GeomFiles) -> None:

@@ -10,22 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SHORT, TINY, Workplace
+from runs import SHORT, TINY, Workplace, equal
 
 from symdiff_plugin.history import read_rows
 
 pytestmark = pytest.mark.edm
-
-
-def equal(a: object, b: object) -> bool:
-    """Whether two checkpoints are the same to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def test_a_run_leaves_its_configuration_history_and_models(workplace: Workplace, trained: str) -> None:

@@ -5,6 +5,7 @@ ascending, the atomic number, and x, y, z in Angstrom. The atoms of a conformer 
 of a molecule too. What lies beside it, :mod:`~symdiff_plugin.data.geom.layout` names. Data flows down this list:
 
     layout.py        the files of a data set
+    npy.py           the header of an array that grows
     archive.py       drugs_crude.msgpack, one molecule at a time
     ensemble.py      the conformers of lowest energy of a molecule, as EDM picks them
     partial.py       the array and its side files while they are written, to be gone on with after a kill

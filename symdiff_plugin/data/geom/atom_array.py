@@ -8,7 +8,8 @@ from typing import IO, Any
 import numpy as np
 
 from symdiff_plugin.data.geom.dataset_info import Statistics, write
-from symdiff_plugin.data.geom.layout import GeomFiles
+from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
+from symdiff_plugin.data.geom.npy import header
 from symdiff_plugin.files import replacing
 
 
@@ -23,7 +24,7 @@ class GrowingArray:
 
     def __init__(self, file: IO[bytes], dtype: type, row: tuple[int, ...] = ()) -> None:
         self._file, self._dtype, self._row, self.rows = file, np.dtype(dtype), row, 0
-        self._header()
+        self._file.write(header((0, *row), dtype))
         self._start = file.tell()
 
     def append(self, rows: np.ndarray) -> None:
@@ -34,15 +35,10 @@ class GrowingArray:
     def finish(self) -> None:
         """Write the number of rows into the header."""
         self._file.seek(0)
-        self._header()
+        self._file.write(header((self.rows, *self._row), self._dtype))
         self._file.flush()
         if self._file.tell() != self._start:  # NumPy leaves room for the first dimension to grow
             raise RuntimeError("the header of an .npy file grew: this NumPy cannot be used")
-
-    def _header(self) -> None:
-        shape = (self.rows, *self._row)
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 class DataSetWriter:
@@ -71,7 +67,7 @@ class DataSetWriter:
     def __enter__(self) -> DataSetWriter:
         with ExitStack() as stack:
             # Put in place in the opposite order: the array itself, by which a data set is known, last.
-            self._atoms = GrowingArray(self._open(stack, self.files.data), np.float64, (5,))
+            self._atoms = GrowingArray(self._open(stack, self.files.data), np.float64, (COLUMNS,))
             self._info = stack.enter_context(replacing(self.files.info))
             self._sizes = GrowingArray(self._open(stack, self.files.n_atoms), np.int64)
             self._conformers = GrowingArray(self._open(stack, self.files.conformers), np.int64)

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from symdiff_plugin.data.geom.layout import GeomFiles
+from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
 from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import DataError
 
-COLUMNS = 5  # conformer's id, atomic number, x, y, z
 _ROWS_AT_ONCE = 1 << 20  # 40 MiB of atoms
 _SAMPLED = 1000  # conformers whose ids are held against the file of atoms counts
 

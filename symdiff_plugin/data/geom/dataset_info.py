@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.files import replacing
@@ -29,7 +30,6 @@ ELEMENTS = {
     13: ("Al", "C5"), 14: ("Si", "C6"), 15: ("P", "C4"), 16: ("S", "C8"), 17: ("Cl", "C9"), 33: ("As", "C10"),
     35: ("Br", "C11"), 53: ("I", "C12"), 80: ("Hg", "C13"), 83: ("Bi", "C14"),
 }  # fmt: skip
-DEFAULT_FILE = "data/geom/geom_drugs_30.npy"  # EDM's, from the folder a run is started in
 RADIUS_H, RADIUS = 0.3, 0.6  # of EDM's pictures
 
 
@@ -163,7 +163,7 @@ def of_run(args: Any, default: dict[str, Any]) -> dict[str, Any]:
     """
     found = None
     if getattr(args, "dataset", None) == "geom":
-        found = load(GeomFiles(Path(getattr(args, "data_file", None) or DEFAULT_FILE)))
+        found = load(GeomFiles(Path(getattr(args, "data_file", None) or DATA_FILE)))
     return dict(default if found is None else found)
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+COLUMNS = 5  # of the array: conformer's id, atomic number, x, y, z
 _GEOM = re.compile(r"geom_drugs_(?P<rest>(no_h_)?[0-9]+)")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import filecmp
-import io
 import json
 import os
 import shutil
@@ -21,21 +20,13 @@ from typing import Any
 import numpy as np
 
 from symdiff_plugin.data.geom.archive import Place
-from symdiff_plugin.data.geom.layout import GeomFiles
+from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
+from symdiff_plugin.data.geom.npy import header
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.files import write_json
 
 FORMAT = 1
-COLUMNS = 5
 BUFFER_BYTES = 2**18
-
-
-def header(shape: tuple[int, ...], dtype: type) -> bytes:
-    """The header that ``np.save`` writes; its length does not depend on ``shape[0]``, NumPy leaves room to grow."""
-    buffer = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
 
 
 class Partial:

@@ -20,12 +20,13 @@ import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import AllChem, Descriptors
 
+from symdiff_plugin.data.geom import dataset_info
 from symdiff_plugin.data.geom.archive import ARCHIVE_NAME
 from symdiff_plugin.data.schema import DataError, ResourceError
 from symdiff_plugin.files import replacing
 from symdiff_plugin.progress import counting
 
-ELEMENTS = frozenset((1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 33, 35, 53, 80, 83))  # of GEOM-Drugs
+ELEMENTS = frozenset(dataset_info.ELEMENTS)
 SMALLEST, LARGEST = 20, 120  # atoms, hydrogens included
 MAP_MOLECULES = 1_000  # in one map of the archive
 EMBEDDING_ATTEMPTS = 10  # a limit that does not depend on the clock, so that a seed makes the same archive

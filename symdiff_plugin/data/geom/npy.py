@@ -1,0 +1,15 @@
+"""The header of an ``.npy`` file that is written row by row, its length known at the end."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+
+def header(shape: tuple[int, ...], dtype: type) -> bytes:
+    """The header that ``np.save`` writes; its length does not depend on ``shape[0]``, NumPy leaves room to grow."""
+    buffer = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
