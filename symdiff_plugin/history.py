@@ -81,10 +81,14 @@ class History:
         """Set the clocks going; what was done since the last epoch, such as a checkpoint, is not counted."""
         self._began, self._cpu_began = self._clock(), self._cpu_clock()
 
-    def end_epoch(self) -> None:
-        """Write the line of the epoch that ends, with the ``seconds`` it took, and how many of them were training."""
+    def end_epoch(self, lr: float | None = None) -> None:
+        """Write the line of the epoch that ends, with the ``seconds`` it took, and how many of them were training.
+
+        ``lr`` is its learning rate, which a run that goes on may change.
+        """
         self._write_losses()
-        self._append(HISTORY, {"epoch": self.epoch, **self._row, "seconds": round(self._clock() - self._began, 3)})
+        row = self._row if lr is None else {"lr": lr, **self._row}
+        self._append(HISTORY, {"epoch": self.epoch, **row, "seconds": round(self._clock() - self._began, 3)})
         self._row = {}
         self.epoch += 1
 

@@ -19,6 +19,7 @@ from torch import nn
 from symdiff_plugin import checkpoint
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.checkpoint import TrainingState
+from symdiff_plugin.data.store import split_sizes
 from symdiff_plugin.edm import PINNED_SHA, REPOSITORY_ROOT, EdmError
 from symdiff_plugin.edm.git import line as git_line
 from symdiff_plugin.files import write_json
@@ -97,7 +98,7 @@ class Run:
         due = epoch % self.args.test_epochs == 0 or now - self._saved >= 60 * MINUTES_BETWEEN_CHECKPOINTS
         path = self.folder / checkpoint.FILE_NAME
         try:
-            self.history.end_epoch()
+            self.history.end_epoch(self.args.lr)
             if self.args.save_model and (due or last):
                 checkpoint.save(path, state, self.args, epoch + 1)
                 self._saved = now
@@ -125,6 +126,8 @@ def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
         if getattr(args, "init_from", None) is not None:
             record["init_from"] = {"path": args.init_from, "sha256": args.init_from_sha256}
     record["parameters"] = count_parameters(model.dynamics)
+    if args.dataset == "qm9":
+        record["molecules"] = split_sizes(args.datadir)
     record["args"] = {name: _plain(value) for name, value in sorted(vars(args).items())}
     record["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}}
     record["versions"]["edm"] = PINNED_SHA

@@ -85,6 +85,20 @@ def test_training_seeds_are_apart_or_pooled_and_said(tmp_path: Path) -> None:
     assert "3 trainings" in next(row.note for row in pooled[0].rows if row.source == "ours")
 
 
+def test_only_repetitions_are_pooled(tmp_path: Path) -> None:
+    twice = [write_run(tmp_path / f"s{i}", seed=i, exp_name=f"s{i}") for i in range(2)]
+    shorter = write_run(tmp_path / "short", seed=2, n_epochs=10)
+    fewer = write_run(tmp_path / "few", seed=3, metrics={**METRICS, "n_samples": 100})
+    slice_of_qm9 = write_run(tmp_path / "slice", seed=4)
+    config = json.loads((slice_of_qm9 / "config.json").read_text())
+    config["molecules"] = {"train": 1000, "valid": 100, "test": 100}
+    (slice_of_qm9 / "config.json").write_text(json.dumps(config))
+    runs, _ = read_runs([*twice, shorter, fewer, slice_of_qm9])
+    notes = [row.note for row in build_tables(runs, over_seeds=True)[0].rows if row.source == "ours"]
+    assert [note.startswith("mean and std over 2 trainings") for note in notes] == [True, False, False, False]
+    assert ["of QM9's 100,000 molecules" in note for note in notes] == [False, False, False, True]
+
+
 @pytest.mark.parametrize("name", ["edm", "edm_plus", "edm_plus_plus"])
 def test_egnn_is_told_by_its_size(tmp_path: Path, name: str) -> None:
     sizes = {flag: EGNN_BASELINES[name][flag] for flag in ("nf", "n_layers")}

@@ -74,6 +74,23 @@ def load_split(datadir: str | Path, split: str) -> Arrays:
     return arrays
 
 
+def split_sizes(datadir: str | Path) -> dict[str, int]:
+    """Molecules of each split, which tells a slice from the full QM9 (``SPLIT_SIZES``).
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    sizes = {}
+    for split in SPLITS:
+        path = split_path(datadir, split)
+        try:
+            with np.load(path) as arrays:
+                sizes[split] = len(arrays["num_atoms"])
+        except _UNREADABLE as error:
+            raise DataError(f"{path} cannot be read ({error}): make it with {make_command(datadir)}") from error
+    return sizes
+
+
 def check_datadir(datadir: str | Path) -> None:
     """Check that the three files EDM will read are there, whole (by their checksums) and have EDM's keys.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -150,9 +151,16 @@ def _training(run: Path, batch_size: int, ema_decay: float) -> dict[str, Any]:
         for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
             spent = [row.get(key) for row in rows if row["epoch"] <= best["epoch"]]
             record[key] = None if None in spent else round(sum(spent), 1)
+        record["lr"] = _learning_rates([row for row in rows if row["epoch"] <= best["epoch"]])
         record["train_loss"] = best.get("train_loss")
         record |= {"val_nll": best["val_nll"], "test_nll": best.get("test_nll")}
     return record
+
+
+def _learning_rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The learning rates in turn, each with its number of epochs; None where the history does not say."""
+    phases = itertools.groupby(rows, key=lambda row: row.get("lr"))
+    return [{"lr": lr, "epochs": len(list(epochs))} for lr, epochs in phases]
 
 
 def _steps(run: Path, epoch: int) -> int | None:

@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("outputs/report"), help="where the report goes (%(default)s)")
     add("--datadir", type=Path, help="QM9, as EDM takes it: its test split is drawn beside the samples")
     add("--data_file", type=Path, metavar="PATH", help="GEOM-Drugs' array, or one's own: its conformers likewise")
-    add("--over_seeds", action="store_true", help="one row a model: mean and std over its runs")
+    add("--over_seeds", action="store_true", help="mean and std over runs that differ in their seed alone")
     return parser
 
 

@@ -10,11 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
 
 GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation
+
+# Arguments in which repetitions of one experiment may differ: names, places, what is printed and kept, where it ran.
+DECIDES_NOTHING = {
+    "seed", "exp_name", "resume", "resume_from", "start_epoch", "init_from", "init_from_sha256", "datadir",
+    "data_file", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps", "visualize_every_batch",
+    "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
+    "debug_checks", "fused",
+}  # fmt: skip
 
 _BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
@@ -91,6 +100,9 @@ class Run:
             parts.append(f"seed {self.seed}")
             parts.append(f"{len(self.history):,} of {args.get('n_epochs')} epochs{self._unlike_preset('n_epochs')}")
             parts.append(f"T = {args.get('diffusion_steps')}{self._unlike_preset('diffusion_steps')}")
+            trained_on = (self.config.get("molecules") or {}).get("train")
+            if trained_on not in (None, SPLIT_SIZES["train"]):
+                parts.append(f"trained on {trained_on:,} of QM9's {SPLIT_SIZES['train']:,} molecules")
         if self.dataset == "geom":
             parts += self._data_of_geom(metrics if self.is_data else args)
         if is_number(metrics.get("n_samples")):
@@ -106,6 +118,13 @@ class Run:
         if commit:
             parts.append(f"commit {commit[:7]}{'-dirty' * commit.endswith('-dirty')}")
         return ", ".join(parts)
+
+    @property
+    def repeats(self) -> str:
+        """Equal for two runs that are one experiment repeated: they differ in the seed and in what decides nothing."""
+        args = {name: value for name, value in self.config.get("args", {}).items() if name not in DECIDES_NOTHING}
+        evaluation = {name: self.metrics.get(name) for name in ("n_samples", "n_runs", "nll_draws", "untrained")}
+        return json.dumps([self.config.get("molecules"), args, evaluation], sort_keys=True)
 
     def _beside_edms_metrics(self) -> list[str]:
         """What EDM's validity leaves unsaid: of GEOM-Drugs it is of the largest fragment, with single bonds alone."""

@@ -97,8 +97,9 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
 
     Args:
         runs: from :func:`symdiff_plugin.report.runs.read_runs`.
-        over_seeds: runs of one row become one line, mean and standard deviation (ddof 1) over the runs; without it
-            every run has a line of its own, and a standard deviation is that over its evaluation runs.
+        over_seeds: runs of one row that differ in their seed alone become one line, mean and standard deviation
+            (ddof 1) over the runs; without it every run has a line of its own, and a standard deviation is that over
+            its evaluation runs.
     """
     ours: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
     for run in runs:
@@ -172,10 +173,23 @@ def _our_rows(
     if not runs:
         command = command_for(key, dataset) if key else ""
         return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
-    if over_seeds and len(runs) > 1 and key != "data":  # splits are no repetitions of one another
+    if over_seeds and key != "data":  # splits are no repetitions of one another
+        experiments: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            experiments[run.repeats].append(run)
+        return [row for same in experiments.values() for row in _one_experiment(same, key, label, columns)]
+    return _one_row_each(runs, key, label, columns)
+
+
+def _one_experiment(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> list[Row]:
+    if len(runs) > 1:
         cells = tuple(_over_runs(runs, column) for column in columns)
         note = f"mean and std over {len(runs)} trainings ({'; '.join(run.note for run in runs)})"
         return [Row(key, label, "ours", cells, note)]
+    return _one_row_each(runs, key, label, columns)
+
+
+def _one_row_each(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> list[Row]:
     timed = any(column in (EPOCH, MEMORY) for column in columns)
     rows = []
     for run in runs:

@@ -60,6 +60,7 @@ def test_the_card_says_how_it_was_made(copied: Path, tmp_path: Path) -> None:
     assert card["training"]["steps"] == 4 * (best["epoch"] + 1)  # 240 molecules, 64 a step
     seconds = sum(row["seconds"] for row in rows[: best["epoch"] + 1])
     assert card["training"]["seconds"] == pytest.approx(seconds, abs=0.1)
+    assert card["training"]["lr"] == [{"lr": config["args"]["lr"], "epochs": best["epoch"] + 1}]
     assert card["training"]["val_nll"] == best["val_nll"]
     assert card["metrics"] == {"atom_stability": 0.5, "n_runs": 1}
     assert card["diffusion"]["steps"] == config["args"]["diffusion_steps"]

@@ -44,6 +44,13 @@ def test_one_line_an_epoch_and_one_every_few_iterations(tmp_path: Path) -> None:
     ]
 
 
+def test_the_learning_rate_of_an_epoch_is_kept(tmp_path: Path) -> None:
+    history = History(tmp_path, every=1)
+    history.end_epoch(1e-3)
+    history.end_epoch(3e-4)
+    assert [row["lr"] for row in read_rows(tmp_path / "history.jsonl")] == [1e-3, 3e-4]
+
+
 @pytest.mark.parametrize("torn", [False, True])
 def test_going_on_drops_the_epochs_that_will_be_trained_again(tmp_path: Path, torn: bool) -> None:
     history = History(tmp_path, every=2)

@@ -39,6 +39,7 @@ def test_the_configuration_is_resolved(workplace: Workplace, trained: str, qm9_s
     assert config["architecture"]["noise_dims"] == 3  # the preset's
     assert (config["args"]["lr"], config["args"]["ema_decay"], config["args"]["clip_norm"]) == (2e-4, 0.9999, 2.0)
     assert config["args"]["datadir"] == str(qm9_slice)
+    assert config["molecules"] == {"train": 240, "valid": 60, "test": 60}
     parts = config["parameters"]
     saved = torch.load(workplace.output(trained) / "generative_model.npy", weights_only=True)
     count = sum(value.numel() for key, value in saved.items() if key.startswith("dynamics."))
