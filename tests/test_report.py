@@ -287,6 +287,17 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: str | by
     assert "\n" not in str(caught.value)
 
 
+def test_training_hours_are_the_devices_and_end_where_they_are_not_known(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    rows = [{"epoch": i, "train_seconds": 3600.0, "train_cpu_seconds": 1800.0 * (i + 1)} for i in range(3)]
+    del rows[2]["train_cpu_seconds"]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_run(folder).training_hours == [1.0, 2.0, 3.0]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "device": "cpu, 1 threads"}))
+    assert read_run(folder).training_hours == [0.5, 1.5, None]
+
+
 def test_statistics_of_water(tmp_path: Path) -> None:
     found = count(read_run(write_run(tmp_path / "a")).molecules)
     assert found.sizes == {3: 3}

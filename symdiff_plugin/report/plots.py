@@ -22,26 +22,40 @@ BONDS = ("C-H", "C-C", "C-N", "C-O")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REFERENCE, INK = "#9aa1ab", "#1f2329"
 DPI = 130
+NLL_TICKS = (-200, -150, -100, -50, 0, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6)
 
 
 def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
-    """Training loss by epoch and validation NLL by epoch, a line a run. False, and no file, if there is no history."""
+    """Training loss by epoch, validation NLL by epoch and by hours of training, a line a run.
+
+    False, and no file, if there is no history.
+    """
     runs = [run for run in runs if run.history]
     if not runs:
         return False
-    figure, (left, right) = _figure(1, 2, 3.6)
+    figure, (left, middle, right) = _figure(1, 3, 3.6)
     for index, run in enumerate(runs):
         style = {**_style(index), "label": _name(run)}
-        for axes, key in ((left, "train_loss"), (right, "val_nll")):
-            points = [(row["epoch"], row[key]) for row in run.history if is_number(row.get(key))]
+        epochs = [row["epoch"] + 1 for row in run.history]  # that many are done
+        for axes, at, key in (
+            (left, epochs, "train_loss"), (middle, epochs, "val_nll"), (right, run.training_hours, "val_nll"),
+        ):  # fmt: skip
+            values = [row.get(key) for row in run.history]
+            points = [(x, y) for x, y in zip(at, values, strict=True) if is_number(x) and is_number(y)]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, **style)
-    left.set(xlabel="epoch", ylabel="training loss", title="Training loss")
-    right.set(xlabel="epoch", ylabel="NLL (nats)", title="Validation NLL")
-    values = np.concatenate([line.get_ydata() for line in right.lines] or [np.zeros(1)])
-    if np.ptp(values) > 1000:  # untrained models are off by 1e5
-        right.set_yscale("symlog", linthresh=100)
-    for axes in (left, right):
+    left.set(xlabel="epochs", ylabel="training loss", title="Training loss")
+    middle.set(xlabel="epochs", ylabel="NLL (nats)", title="Validation NLL")
+    clock = "core hours" if all(run.on_cpu for run in runs) else "hours"
+    right.set(xlabel=f"{clock} of training", ylabel="NLL (nats)", title="Validation NLL")
+    values = np.concatenate([line.get_ydata() for line in middle.lines] or [np.zeros(1)])
+    if np.ptp(values) > 300:  # the first epochs are hundreds to 1e5 nats off
+        ticks = [tick for tick in NLL_TICKS if values.min() <= tick <= values.max()]
+        for axes in (middle, right):
+            axes.set_yscale("symlog", linthresh=100)
+            axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+    for axes in (left, middle):
         axes.xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, left)
     _save(figure, path)

@@ -90,6 +90,22 @@ class Run:
         return statistics.fmean(seconds) if seconds else None
 
     @property
+    def on_cpu(self) -> bool:
+        return str(self.config.get("device", "")).startswith("cpu")
+
+    @property
+    def training_hours(self) -> list[float | None]:
+        """Hours of training, evaluations not counted, at the end of each epoch; None from an epoch on that lacks them.
+
+        On a CPU they are the process's own, over all its cores, which do not depend on what else the machine did.
+        """
+        key, total, hours = "train_cpu_seconds" if self.on_cpu else "train_seconds", 0.0, []
+        for row in self.history:
+            total += row[key] if is_number(row.get(key)) else math.nan
+            hours.append(None if math.isnan(total) else total / 3600)
+        return hours
+
+    @property
     def note(self) -> str:
         """What a reader must know to compare this run with the paper's: folder, seed, lengths, samples, commit."""
         parts = [self.folder.name]
