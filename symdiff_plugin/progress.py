@@ -67,6 +67,19 @@ def counting(description: str, total: int, unit: str | None = None) -> Iterator[
         _depth -= 1
 
 
+def bar(description: str, total: int | None, unit: str, **options: Any) -> tqdm:
+    """A tqdm bar on stderr for reading and writing, where the bytes or items are told as they come.
+
+    Args:
+        description: what is being done, in a word or two.
+        total: how much there is to do; None if nobody knows.
+        unit: of ``total``.
+        options: tqdm's own, such as ``unit_scale``.
+    """
+    interval = 0.3 if sys.stderr.isatty() else 10.0  # sparse where stderr is a log file
+    return tqdm(desc=description, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, **options)
+
+
 def _lines(description: str, total: int, shown: dict[str, Any]) -> Callable[[float], None]:
     start = last = time.monotonic()
     done = 0.0

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from symdiff_plugin.data.integrity import INDEX_HASH, index_hash
-from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import N_GDB9, DataError, ResourceError
 from symdiff_plugin.data.splits import Molecule, make_molecule
+from symdiff_plugin.progress import bar
 
 ARCHIVE_NAME = "dsgdb9nsd.xyz.tar.bz2"
 UNCHARACTERIZED_NAME = "uncharacterized.txt"
@@ -82,7 +82,7 @@ def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator
     try:
         with (
             tarfile.open(path, "r|*") as archive,  # a stream: bz2 cannot seek
-            progress("Reading the archive", N_GDB9, " molecules", unit_scale=True) as bar,
+            bar("Reading the archive", N_GDB9, " molecules", unit_scale=True) as shown,
         ):
             while (member := archive.next()) is not None:
                 archive.members.clear()  # or tarfile keeps them all
@@ -91,7 +91,7 @@ def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator
                     continue
                 name = f"{path}, member {member.name}"
                 molecule = parse_xyz(file.read().decode("utf-8"))
-                bar.update()
+                shown.update()
                 if molecule.index not in excluded:
                     yield molecule
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
@@ -141,11 +141,11 @@ def download(name: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(request, timeout=60) as response, target.open("wb") as file:
             length = int(response.headers.get("Content-Length") or 0) or None
-            with progress(f"Fetching {name}", length, "B", unit_scale=True) as bar:
+            with bar(f"Fetching {name}", length, "B", unit_scale=True) as shown:
                 while block := response.read(1 << 18):
                     file.write(block)
                     digest.update(block)
-                    bar.update(len(block))
+                    shown.update(len(block))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ResourceError(f"figshare could not send {name} ({error})") from error
     if digest.hexdigest() != remote.md5:  # figshare answers with an empty page where it suspects a robot

@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import ResourceError
 from symdiff_plugin.files import umask
+from symdiff_plugin.progress import bar
 
 # Of the arrays that EDM's own preparation made from all molecules of qm9pack, written in the archive's format.
 SPLIT_HASHES = {
@@ -67,13 +67,13 @@ def npz_writer(arrays: Mapping[str, np.ndarray], name: str) -> Callable[[BinaryI
     def write(file: BinaryIO) -> None:
         size = sum(values.nbytes for values in arrays.values())
         with (
-            progress(f"Writing {name}", size, "B", unit_scale=True) as bar,
+            bar(f"Writing {name}", size, "B", unit_scale=True) as shown,
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
         ):
             for key, values in arrays.items():
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, values, allow_pickle=False)
-                bar.update(values.nbytes)
+                shown.update(values.nbytes)
 
     return write
 

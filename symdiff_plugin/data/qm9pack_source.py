@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import CHARGES, N_MOLECULES, DataError, ResourceError
 from symdiff_plugin.data.splits import Molecule, make_molecule
+from symdiff_plugin.progress import bar
 
 # The columns of PROPERTIES, in that order ("Enthalphy" is qm9pack's spelling).
 PROPERTY_COLUMNS = (
@@ -56,7 +56,7 @@ def _rows(folder: Path, description: str) -> Iterator[tuple[str, list[str]]]:
     parts = sorted(folder.glob("qm9_part*.csv"))
     if not parts:
         raise DataError(f"{folder} holds no qm9_part*.csv: {REMEDY}")
-    with progress(description, N_MOLECULES, " molecules", unit_scale=True) as bar:
+    with bar(description, N_MOLECULES, " molecules", unit_scale=True) as shown:
         for part in parts:
             try:
                 with part.open(newline="", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def _rows(folder: Path, description: str) -> Iterator[tuple[str, list[str]]]:
                         if len(row) != len(header):
                             raise DataError(f"{part}, line {reader.line_num} is cut short: {REMEDY}")
                         yield f"{part}, line {reader.line_num}", [row[column] for column in columns]
-                        bar.update()
+                        shown.update()
             except (OSError, UnicodeDecodeError, csv.Error) as error:
                 raise DataError(f"{part} cannot be read ({error}): {REMEDY}") from error
 

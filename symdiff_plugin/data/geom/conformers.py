@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
-from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import DataError
+from symdiff_plugin.progress import bar
 
 _ROWS_AT_ONCE = 1 << 20  # 40 MiB of atoms
 _SAMPLED = 1000  # conformers whose ids are held against the file of atoms counts
@@ -126,7 +126,7 @@ def _starts_in(path: Path, rows: np.ndarray) -> np.ndarray:
         DataError: they are not 0, 1, 2, ... ascending.
     """
     offset, found, previous = _header_length(path), [np.zeros(1, dtype=np.int64)], 0.0
-    with progress("Conformers", len(rows), "atom", unit_scale=True) as bar:
+    with bar("Conformers", len(rows), "atom", unit_scale=True) as shown:
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             count = min(_ROWS_AT_ONCE, len(rows) - first)
             # A map of its own, given up at once: pages that were read of a map count as the process's memory.
@@ -141,7 +141,7 @@ def _starts_in(path: Path, rows: np.ndarray) -> np.ndarray:
             found.append(first + np.flatnonzero(steps))
             previous = float(chunk[-1, 0])
             del chunk
-            bar.update(count)
+            shown.update(count)
     starts = np.concatenate([*found, [len(rows)]])
     if len(starts) > 2 and starts[1] == 0:
         raise DataError(f"{path}: the ids of its conformers begin with 1, not 0: make it again")

@@ -13,8 +13,8 @@ from symdiff_plugin.data.geom.archive import ARCHIVE_NAME, Archive
 from symdiff_plugin.data.geom.ensemble import lowest
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.geom.partial import Partial
-from symdiff_plugin.data.progress import progress
 from symdiff_plugin.data.schema import DataError, ResourceError
+from symdiff_plugin.progress import bar
 
 SAVE_BYTES = 256 * 2**20  # of the archive, between two notes of where we are: seconds of work
 
@@ -97,14 +97,14 @@ def _fill(partial: Partial, source: Archive, conformations: int, remove_h: bool,
     place = partial.place
     molecules = source.molecules(place, partial.last_smiles(place.read))
     try:
-        with progress("Converting", source.size, "B", unit_scale=True, initial=place.offset) as bar:
+        with bar("Converting", source.size, "B", unit_scale=True, initial=place.offset) as shown:
             for smiles, record in molecules:
                 try:
                     kept = lowest(record, conformations, remove_h)
                 except ValueError as error:
                     raise source.fault(place.offset, place.molecules, f"{smiles[:40]}: {error}") from error
                 partial.add(smiles, kept)
-                bar.update(source.place.offset - place.offset)
+                shown.update(source.place.offset - place.offset)
                 place = source.place
                 if place.offset - partial.place.offset >= save_bytes:
                     partial.save(place)
