@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--nll_draws", type=int, default=1, metavar="K",
         help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
     )  # fmt: skip
-    add("--checkpoint", metavar="FILE", help="weights in the run's folder (EDM's best by validation NLL)")
+    add("--checkpoint", metavar="FILE", help="in the run's folder; checkpoint.pt: of the last epoch (EDM's best)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where QM9 is now, if not where the run was trained")
     add("--data_file", metavar="PATH", help="where GEOM-Drugs' array is now, if not where the run was trained")

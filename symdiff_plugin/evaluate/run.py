@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from symdiff_plugin import checkpoint as checkpoints
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
@@ -80,7 +81,8 @@ def load_run(
     Args:
         folder: where ``main_qm9.py`` or ``main_geom_drugs.py`` put it, ``outputs/NAME``.
         untrained: leave the model at initial weights, drawn afresh with ``seed``.
-        checkpoint: file of weights in ``folder``; EDM's best average (or model, without EMA) if not given.
+        checkpoint: file of weights in ``folder``, or ``checkpoint.pt`` for those of the last epoch; EDM's best average
+            (or model, without EMA) if not given.
         datadir: where QM9 is now, if not where it was during training.
         device: ``cpu`` or ``cuda``; a GPU if there is one, by default.
         batch_size: of the data loaders; the training's if not given.
@@ -186,12 +188,21 @@ def _best_weights(args: argparse.Namespace) -> str:
 
 
 def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The state dict in the file ``name`` of a run, on the CPU.
+    """The state dict in the file ``name`` of a run, on the CPU; the moving average, if it is ``checkpoint.pt``.
+
+    EDM's best weights are those of the epoch whose validation NLL was lowest, a noisy estimate: once epochs differ by
+    less than its error, those of the last epoch may be the better ones.
 
     Raises:
         EvaluationError: it is missing, damaged, or holds something else.
     """
     path = folder / name
+    if name == checkpoints.FILE_NAME:
+        try:
+            record = checkpoints.load(path)
+        except checkpoints.CheckpointError as error:
+            raise EvaluationError(str(error)) from error
+        return record["model"] if record["model_ema"] is None else record["model_ema"]
     if not path.is_file():
         raise EvaluationError(
             f"{path} is missing: training writes it with --save_model True once an epoch has been tested"

@@ -22,6 +22,7 @@ def _parser() -> OneLineParser:
     add("run", type=Path, help="folder of a run, outputs/NAME")
     add("--name", required=True, help="what the model shall be called, such as qm9-mini")
     add("--folder", type=Path, help="where its two files go (the package)")
+    add("--checkpoint", choices=("best", "last"), default="best", help="of EDM's best epoch, or of the last (best)")
     return parser
 
 
@@ -30,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
 
+    from symdiff_plugin.checkpoint import FILE_NAME
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.run import EvaluationError
     from symdiff_plugin.pretrained import FOLDER, PretrainedError, available, load
-    from symdiff_plugin.pretrained.export import export
+    from symdiff_plugin.pretrained.export import WEIGHTS, export
 
     try:
         if options.command == "list":
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 size = f"{card['weights']['numbers']:,} parameters"
                 print(f"{name}: {card['model']}, {size}, trained on {card['dataset']}")
             return 0
-        written = export(options.run, options.name, options.folder or FOLDER)
+        weights = FILE_NAME if options.checkpoint == "last" else WEIGHTS
+        written = export(options.run, options.name, options.folder or FOLDER, weights)
         load(options.name, folder=options.folder)  # what was written must be readable
     except (PretrainedError, EvaluationError) as error:
         return refuse(parser.prog, error, 2)

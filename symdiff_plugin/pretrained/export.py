@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
+from symdiff_plugin.checkpoint import FILE_NAME, load
 from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.diffusion import schedule_of
@@ -31,14 +32,16 @@ _DRIFT = 0.05  # of gamma in an average; see _check
 _PREFIX, _GAMMA, _BUFFER = "dynamics.", "gamma.gamma", "buffer"
 
 
-def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
+def export(run: Path, name: str, folder: Path = FOLDER, weights: str = WEIGHTS) -> list[Path]:
     """Write ``NAME.safetensors`` and ``NAME.json``.
 
     Args:
-        run: ``outputs/NAME``, with ``config.json``, ``generative_model_ema.npy`` (EDM's best by validation NLL) and,
-            where they are, ``history.jsonl`` and ``metrics.json``.
+        run: ``outputs/NAME``, with ``config.json``, the weights and, where they are, ``history.jsonl`` and
+            ``metrics.json``.
         name: what the model shall be called: small letters, digits and hyphens.
         folder: where the files go.
+        weights: ``generative_model_ema.npy``, the moving average of the epoch of the best validation NLL, or
+            ``checkpoint.pt``, that of the last.
 
     Returns:
         What was written.
@@ -56,7 +59,7 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
         raise PretrainedError(f"{run} is a run of {args.model}: only the plugin's models can be exported")
     if args.conditioning:
         raise PretrainedError(f"{run} is a conditional model ({', '.join(args.conditioning)}): these are not exported")
-    state = read_weights(run, WEIGHTS)
+    state = read_weights(run, weights)
     edms = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
     try:
         dataset_info = of_run(args, edms)
@@ -68,7 +71,7 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
         gamma = schedule_of(args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision).gamma
     except (AttributeError, TypeError, ValueError) as error:
         raise PretrainedError(f"{run / 'config.json'} is not a model that can be exported ({error})") from error
-    _check(state, gamma, dynamics.state_dict(), run / WEIGHTS)
+    _check(state, gamma, dynamics.state_dict(), run / weights)
     card = {
         "model": args.model,
         "architecture": architecture_of(dynamics),
@@ -83,8 +86,8 @@ def export(run: Path, name: str, folder: Path = FOLDER) -> list[Path]:
             "noise_schedule": args.diffusion_noise_schedule,
             "noise_precision": args.diffusion_noise_precision,
         },
-        "training": _training(run, args.batch_size, args.ema_decay),
-        "metrics": _metrics(run),
+        "training": _training(run, args.batch_size, args.ema_decay, weights),
+        "metrics": _metrics(run, weights),
     }
     return store(folder, name, {key: state[_PREFIX + key] for key in dynamics.state_dict()}, card)
 
@@ -134,26 +137,29 @@ def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor],
         raise PretrainedError(f"{path} holds numbers that are not finite, in {odd}: the training diverged")
 
 
-def _training(run: Path, batch_size: int, ema_decay: float) -> dict[str, Any]:
-    """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them."""
+def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dict[str, Any]:
+    """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them, or the last."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
     record["commit"] = (config.get("versions") or {}).get("commit")
-    record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": WEIGHTS}
+    record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": weights}
     path = run / HISTORY
     rows = read_rows(path) if path.is_file() else []
-    tested = [row for row in rows if row.get("val_nll") is not None]
-    if tested:
-        best = min(tested, key=lambda row: row["val_nll"])
-        record["epochs"] = best["epoch"] + 1
-        record["steps"] = _steps(run, best["epoch"])
+    if weights == FILE_NAME:
+        rows = [row for row in rows if row["epoch"] < load(run / FILE_NAME, mmap=True)["epoch"]]
+        found = rows[-1:]
+    else:
+        found = sorted((row for row in rows if row.get("val_nll") is not None), key=lambda row: row["val_nll"])[:1]
+    for last in found:
+        rows = [row for row in rows if row["epoch"] <= last["epoch"]]
+        record["epochs"] = last["epoch"] + 1
+        record["steps"] = _steps(run, last["epoch"])
         for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
-            spent = [row.get(key) for row in rows if row["epoch"] <= best["epoch"]]
+            spent = [row.get(key) for row in rows]
             record[key] = None if None in spent else round(sum(spent), 1)
-        record["lr"] = _learning_rates([row for row in rows if row["epoch"] <= best["epoch"]])
-        record["train_loss"] = best.get("train_loss")
-        record |= {"val_nll": best["val_nll"], "test_nll": best.get("test_nll")}
+        record["lr"] = _learning_rates(rows)
+        record |= {key: last.get(key) for key in ("train_loss", "val_nll", "test_nll")}
     return record
 
 
@@ -170,8 +176,8 @@ def _steps(run: Path, epoch: int) -> int | None:
     return rows[-1]["step"] if rows else None
 
 
-def _metrics(run: Path) -> dict[str, Any] | None:
-    """What ``python -m symdiff_plugin.evaluate`` measured, by EDM's rules; None if it did not."""
+def _metrics(run: Path, weights: str) -> dict[str, Any] | None:
+    """What ``python -m symdiff_plugin.evaluate`` measured of these weights, by EDM's rules; None if it did not."""
     path = run / METRICS
     if not path.is_file():
         return None
@@ -179,4 +185,6 @@ def _metrics(run: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} is damaged ({first_line(error)}): evaluate again") from error
+    if record.get("checkpoint", weights) != weights:
+        raise EvaluationError(f"{path} is of {record['checkpoint']}: evaluate again, with --checkpoint {weights}")
     return {key: value for key, value in record.items() if key not in ("run", "runs", "batch_sizes")}

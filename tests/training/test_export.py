@@ -70,6 +70,28 @@ def test_the_card_says_how_it_was_made(copied: Path, tmp_path: Path) -> None:
     assert card["weights"]["bytes"] == (tmp_path / "tiny.safetensors").stat().st_size
 
 
+def test_the_last_epochs_weights_can_be_taken_instead_of_the_best(copied: Path, tmp_path: Path) -> None:
+    record = torch.load(copied / "checkpoint.pt", weights_only=True)
+    record["model_ema"] = {k: v + 0.25 * k.startswith("dynamics.") for k, v in record["model_ema"].items()}
+    torch.save(record, copied / "checkpoint.pt")
+    rows = [json.loads(line) for line in (copied / "history.jsonl").read_text().splitlines()]
+    with open(copied / "history.jsonl", "a") as file:  # an epoch that was begun after the checkpoint
+        file.write(json.dumps({**rows[-1], "epoch": rows[-1]["epoch"] + 1, "lr": 1.0}) + "\n")
+    assert main(["export", str(copied), "--name", "last", "--folder", str(tmp_path), "--checkpoint", "last"]) == 0
+    model = load("last", folder=tmp_path)
+    for key, value in model.dynamics.state_dict().items():
+        assert torch.equal(value, record["model_ema"][f"dynamics.{key}"])
+    training = model.card["training"]
+    assert (training["epochs"], training["weights"]) == (record["epoch"], "checkpoint.pt")
+    assert sum(phase["epochs"] for phase in training["lr"]) == record["epoch"]
+    assert training["val_nll"] == rows[-1].get("val_nll")
+    run = load_run(copied, checkpoint="checkpoint.pt")
+    assert torch.equal(run.model.state_dict()["buffer"], record["model_ema"]["buffer"])
+    assert all(torch.equal(v, record["model_ema"][k]) for k, v in run.model.state_dict().items())
+    (copied / "metrics.json").write_text(json.dumps({"checkpoint": "generative_model_ema.npy"}))
+    assert main(["export", str(copied), "--name", "last", "--folder", str(tmp_path), "--checkpoint", "last"]) == 2
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
