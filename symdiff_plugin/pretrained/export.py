@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
+    record["command"] = _portable(config.get("command") or "")
     record["commit"] = (config.get("versions") or {}).get("commit")
     record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": weights}
     path = run / HISTORY
@@ -161,6 +163,11 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
         record["lr"] = _learning_rates(rows)
         record |= {key: last.get(key) for key in ("train_loss", "val_nll", "test_nll")}
     return record
+
+
+def _portable(command: str) -> str:
+    """The command without the folders of the machine that it ran on."""
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in shlex.split(command))
 
 
 def _learning_rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
