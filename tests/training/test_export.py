@@ -54,9 +54,9 @@ def test_the_card_says_how_it_was_made(copied: Path, tmp_path: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     rows = [json.loads(line) for line in (copied / "history.jsonl").read_text().splitlines()]
     best = min(rows, key=lambda row: row["val_nll"])
-    datadir = config["args"]["datadir"]
-    assert Path(datadir).is_absolute()
-    assert card["training"]["command"] == config["command"].replace(datadir, Path(datadir).name)
+    words, found = config["command"].split(), card["training"]["command"].split()
+    assert config["args"]["datadir"] in words  # a folder of this machine, which is nobody else's business
+    assert found == [word.rpartition("/")[2] if word.startswith("/") else word for word in words]
     assert card["training"]["commit"] == config["versions"]["commit"]
     assert card["training"]["epochs"] == best["epoch"] + 1
     assert card["training"]["steps"] == 4 * (best["epoch"] + 1)  # 240 molecules, 64 a step
