@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text = run(options, contenders, device, shlex.join([*PROGRAM.split(), *given]))
     except EdmError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+        parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     except ValueError as error:
         parser.error(" ".join(str(error).split()))
     except OSError as error:

@@ -23,13 +23,13 @@ REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 class EdmError(RuntimeError):
     """Something about EDM's checkout is wrong; the message is one line, with the remedy.
 
-    ``exit_code`` is 1 where EDM cannot be had (no network, no git, a full disk) and 2 where what is there, or
+    ``exit_status`` is 1 where EDM cannot be had (no network, no git, a full disk) and 2 where what is there, or
     what was asked for, is wrong (another commit, an edited file, an ``EDM_REPO`` that is no repository).
     """
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
+    def __init__(self, message: str, exit_status: int = 2) -> None:
         super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def add_edm_to_path(edm: Edm | None = None) -> Path:
         raise EdmError(
             f"EDM is not in {edm.shown}: run ./run_tests.sh, or `python -m symdiff_plugin.edm get` and "
             "`python -m symdiff_plugin.edm apply` in a clone of our repository (installed with pip install -e .)",
-            exit_code=1,
+            exit_status=1,
         )
     if "symdiff_plugin" not in main.read_text(encoding="utf-8"):
         raise EdmError(f"EDM in {edm.shown} lacks our patches: run `python -m symdiff_plugin.edm apply`")

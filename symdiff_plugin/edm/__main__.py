@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except EdmError as error:
         print(f"edm {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_status
     except OSError as error:
         print(f"edm {arguments.command}: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -48,7 +48,7 @@ def locked(edm: Edm) -> Iterator[None]:
         yield
     except OSError as error:
         what = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise EdmError(f"{error.filename or edm.shown}: {what}", exit_code=1) from error
+        raise EdmError(f"{error.filename or edm.shown}: {what}", exit_status=1) from error
     finally:
         if handle is not None:
             os.close(handle)
@@ -74,7 +74,7 @@ def require_pinned(edm: Edm) -> None:
         EdmError: missing, not a git checkout of its own, or at another commit.
     """
     if is_missing(edm):
-        raise EdmError(f"EDM is not in {edm.shown}: get it with `python -m symdiff_plugin.edm get`", exit_code=1)
+        raise EdmError(f"EDM is not in {edm.shown}: get it with `python -m symdiff_plugin.edm get`", exit_status=1)
     top = line("rev-parse", "--show-toplevel", cwd=edm.directory)
     if top is None or Path(top).resolve() != edm.directory.resolve():
         raise EdmError(
@@ -175,7 +175,7 @@ def _clone(edm: Edm, worktree: Path, source: str | None) -> None:
         if source and not remote:
             raise EdmError(f"EDM_REPO: cannot get EDM from {url} ({error.reason}): {_REMEDY}, or unset it") from None
         raise EdmError(
-            f"cannot get EDM from {url} ({error.reason}): {_REMEDY}, or try again with a network", exit_code=1
+            f"cannot get EDM from {url} ({error.reason}): {_REMEDY}, or try again with a network", exit_status=1
         ) from None
 
 
@@ -190,7 +190,7 @@ def _reuse(edm: Edm, kept: Path, worktree: Path, source: str | None) -> None:
         raise EdmError(
             f"the submodule's repository {os.path.relpath(kept, edm.root)} is unusable ({error.reason}): "
             "remove that folder and run again",
-            exit_code=2,
+            exit_status=2,
         ) from None
     (worktree / ".git").write_text(f"gitdir: {os.path.relpath(kept, edm.directory)}\n", encoding="utf-8")
     git("config", "--file", kept / "config", "core.worktree", os.path.relpath(edm.directory, kept), cwd=edm.root)
@@ -213,7 +213,7 @@ def _require_commit(edm: Edm, git_directory: Path, worktree: Path, source: str |
         raise EdmError(
             f"{url} does not have EDM's commit {edm.sha[:7]}: it is another repository or an outdated mirror; "
             "set EDM_REPO to the path or URL of a complete one",
-            exit_code=2 if source else 1,
+            exit_status=2 if source else 1,
         ) from None
 
 
@@ -249,7 +249,7 @@ def _get_permutation(edm: Edm) -> None:
         raise EdmError(
             f"cannot get {GEOM_PERMUTATION} from where EDM came from ({error.reason}): some mirrors lack it; "
             f"take it from EDM's GitHub repository and put it at {edm.shown}/{GEOM_PERMUTATION}",
-            exit_code=1,
+            exit_status=1,
         ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.partial")

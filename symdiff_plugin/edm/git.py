@@ -23,7 +23,7 @@ class GitError(EdmError):
     """git ended with an error; ``reason`` is what it said, in one line."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"git: {reason}", exit_code=1)
+        super().__init__(f"git: {reason}", exit_status=1)
         self.reason = " ".join(reason.split())
 
 
@@ -68,7 +68,7 @@ def git(
         EdmError: there is no git.
     """
     if shutil.which("git") is None:
-        raise EdmError("git is not installed, and EDM comes as a git submodule: install git first", exit_code=1)
+        raise EdmError("git is not installed, and EDM comes as a git submodule: install git first", exit_status=1)
     progress = progress and sys.stderr.isatty()
     subcommand, *rest = map(str, arguments)
     command = ["git", *_STALLED, *_OWN, subcommand, *(["--progress"] if progress else []), *rest]

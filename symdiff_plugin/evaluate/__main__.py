@@ -141,7 +141,7 @@ def _refuse(program: str, error: Exception, written: Path) -> int:
     if isinstance(error, OSError):
         where = error.filename or written
         return refuse(program, f"{where}: {error.strerror or error}; make room or check the folder", 1)
-    return refuse(program, error, error.exit_code if hasattr(error, "exit_code") else error.exit_status)
+    return refuse(program, error, error.exit_status)
 
 
 def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PretrainedError, EvaluationError) as error:
         return refuse(parser.prog, error, 2)
     except EdmError as error:
-        return refuse(parser.prog, error, error.exit_code)
+        return refuse(parser.prog, error, error.exit_status)
     except OSError as error:
         return refuse(parser.prog, f"{error.filename}: {error.strerror or error}; make room or check the folder", 1)
     print("Written: " + ", ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written))

@@ -148,21 +148,25 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
     record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": weights}
     path = run / HISTORY
     rows = read_rows(path) if path.is_file() else []
-    if weights == FILE_NAME:
-        rows = [row for row in rows if row["epoch"] < load(run / FILE_NAME, mmap=True)["epoch"]]
-        found = rows[-1:]
-    else:
-        found = sorted((row for row in rows if row.get("val_nll") is not None), key=lambda row: row["val_nll"])[:1]
-    for last in found:
-        rows = [row for row in rows if row["epoch"] <= last["epoch"]]
-        record["epochs"] = last["epoch"] + 1
-        record["steps"] = _steps(run, last["epoch"])
+    epochs = _epochs(run, rows, weights)
+    rows = [row for row in rows if row["epoch"] < epochs]
+    if rows:
+        record["epochs"] = epochs
+        record["steps"] = _steps(run, epochs)
         for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
             spent = [row.get(key) for row in rows]
             record[key] = None if None in spent else round(sum(spent), 1)
         record["lr"] = _learning_rates(rows)
-        record |= {key: last.get(key) for key in ("train_loss", "val_nll", "test_nll")}
+        record |= {key: rows[-1].get(key) for key in ("train_loss", "val_nll", "test_nll")}
     return record
+
+
+def _epochs(run: Path, rows: list[dict[str, Any]], weights: str) -> int:
+    """Epochs of training behind the weights; 0 where the history has none that was tested."""
+    if weights == FILE_NAME:
+        return load(run / FILE_NAME, mmap=True)["epoch"]
+    tested = [row for row in rows if row.get("val_nll") is not None]
+    return min(tested, key=lambda row: row["val_nll"])["epoch"] + 1 if tested else 0
 
 
 def _portable(command: str) -> str:
@@ -176,10 +180,10 @@ def _learning_rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"lr": lr, "epochs": len(list(epochs))} for lr, epochs in phases]
 
 
-def _steps(run: Path, epoch: int) -> int | None:
-    """Optimiser steps up to the end of ``epoch``."""
+def _steps(run: Path, epochs: int) -> int | None:
+    """Optimiser steps of the first ``epochs`` epochs."""
     path = run / "train_loss.jsonl"
-    rows = [row for row in read_rows(path) if row["epoch"] <= epoch] if path.is_file() else []
+    rows = [row for row in read_rows(path) if row["epoch"] < epochs] if path.is_file() else []
     return rows[-1]["step"] if rows else None
 
 

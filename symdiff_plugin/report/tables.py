@@ -173,31 +173,24 @@ def _our_rows(
     if not runs:
         command = command_for(key, dataset) if key else ""
         return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
-    if over_seeds and key != "data":  # splits are no repetitions of one another
-        experiments: dict[str, list[Run]] = defaultdict(list)
-        for run in runs:
-            experiments[run.repeats].append(run)
-        return [row for same in experiments.values() for row in _one_experiment(same, key, label, columns)]
-    return _one_row_each(runs, key, label, columns)
+    experiments: dict[Any, list[Run]] = defaultdict(list)
+    for run in runs:
+        pooled = over_seeds and key != "data"  # splits are no repetitions of one another
+        experiments[run.repeats if pooled else run].append(run)
+    return [_our_row(same, key, label, columns) for same in experiments.values()]
 
 
-def _one_experiment(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> list[Row]:
+def _our_row(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> Row:
+    """The row of one run, or of several that repeat one experiment."""
     if len(runs) > 1:
         cells = tuple(_over_runs(runs, column) for column in columns)
         note = f"mean and std over {len(runs)} trainings ({'; '.join(run.note for run in runs)})"
-        return [Row(key, label, "ours", cells, note)]
-    return _one_row_each(runs, key, label, columns)
-
-
-def _one_row_each(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> list[Row]:
+        return Row(key, label, "ours", cells, note)
+    (run,) = runs
+    device = run.config.get("device")
     timed = any(column in (EPOCH, MEMORY) for column in columns)
-    rows = []
-    for run in runs:
-        device = run.config.get("device")
-        note = f"{run.note}, {device}" if timed and device else run.note
-        cells = tuple(_cell(*_measured(run, column.key), column) for column in columns)
-        rows.append(Row(key, label, "ours", cells, note))
-    return rows
+    note = f"{run.note}, {device}" if timed and device else run.note
+    return Row(key, label, "ours", tuple(_cell(*_measured(run, column.key), column) for column in columns), note)
 
 
 def _measured(run: Run, key: str) -> tuple[float | None, float | None]:

@@ -39,7 +39,7 @@ def assert_refused(edm: Edm, *words: str, source: str | Path | None = None, code
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
-    assert caught.value.exit_code == code
+    assert caught.value.exit_status == code
     assert snapshot(edm.root) == before
 
 

@@ -199,7 +199,7 @@ def test_a_full_disk_changes_nothing(root: Edm) -> None:
         "import sys; from pathlib import Path; from symdiff_plugin.edm import Edm, EdmError\n"
         "from symdiff_plugin.edm.series import apply\n"
         "try: apply(Edm(Path(sys.argv[1]), sys.argv[2]))\n"
-        "except EdmError as error: print(error); sys.exit(error.exit_code)"
+        "except EdmError as error: print(error); sys.exit(error.exit_status)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, root.root, root.sha], cwd=REPOSITORY_ROOT, capture_output=True, text=True,
