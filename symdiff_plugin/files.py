@@ -31,7 +31,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; a result is as readable as any file
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600; a result is as readable as any file
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -60,7 +60,7 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def umask() -> int:
+def _umask() -> int:
     """The process's umask, which mkstemp ignores; it can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from symdiff_plugin.data.schema import ResourceError
-from symdiff_plugin.files import umask
+from symdiff_plugin.files import replacing
 from symdiff_plugin.progress import bar
 
 # Of the arrays that EDM's own preparation made from all molecules of qm9pack, written in the archive's format.
@@ -106,24 +106,18 @@ def write_together(writers: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
     Raises:
         ResourceError: the disk is full or refuses to be written; the message names the folder.
     """
-    with contextlib.ExitStack() as stack:
-        renames = {}
-        for path, write in writers.items():
-            try:
-                temporary = stack.enter_context(temporary_beside(path))
-                with temporary.open("wb") as file:
+    try:
+        with contextlib.ExitStack() as stack:
+            for path, write in reversed(writers.items()):  # the stack renames the last first
+                try:
+                    file = stack.enter_context(replacing(path, "wb"))
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-                os.chmod(temporary, 0o666 & ~umask())
-            except OSError as error:
-                raise ResourceError(
-                    f"cannot write {path} ({error.strerror or error}): nothing was changed; "
-                    "make room, or choose another --datadir"
-                ) from error
-            renames[path] = temporary
-        for path, temporary in renames.items():
-            try:
-                os.replace(temporary, path)
-            except OSError as error:
-                raise ResourceError(f"cannot write {path} ({error.strerror}): check the folder") from error
+                except OSError as error:
+                    raise ResourceError(
+                        f"cannot write {path} ({error.strerror or error}): nothing was changed; "
+                        "make room, or choose another --datadir"
+                    ) from error
+    except OSError as error:
+        raise ResourceError(f"cannot write {error.filename2} ({error.strerror}): check the folder") from error
