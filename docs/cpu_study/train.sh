@@ -29,8 +29,6 @@ for name in "$@"; do
             ;;
         # What the release does otherwise, one choice at a time, against the first epochs of symdiff_tiny.
         time_scale_1) flags=(--model symdiff_tiny --time_scale 1 --lr 1e-3 --n_epochs 5) ;;
-        # Of another seed, to see how large differences are that do not matter.
-        seed_1) flags=(--model symdiff_tiny --seed 1 --lr 1e-3 --n_epochs 3) ;;
         composition | psi | eta)
             flags=(--model symdiff_tiny --lr 1e-3 --n_epochs 3)
             through=("$choices" "$name")

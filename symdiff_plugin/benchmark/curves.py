@@ -61,7 +61,7 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
         style = {"linewidth": 4, "alpha": 0.4} if i == 0 else {"linewidth": 1.2}  # curves that agree hide each other
         axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, **style)
     axes.set_xlabel("step")
-    axes.set_ylabel(f"training loss, mean of {window} steps")
+    axes.set_ylabel(f"training loss, mean of {window} points")
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(out, "wb") as file:
