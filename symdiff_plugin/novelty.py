@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from symdiff_plugin.data.integrity import content_hash
+from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.files import write_json
 from symdiff_plugin.progress import progress
 
 UPSTREAM_DATADIR = "qm9/temp"
-_CHARGES = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 _KEYS = ("num_atoms", "charges", "positions")
 _VERSION = 1
 
@@ -113,7 +113,7 @@ def smiles_of(
     from rdkit import rdBase
 
     thresholds = bond_thresholds(atom_decoder)
-    types = {_CHARGES[symbol]: index for index, symbol in enumerate(atom_decoder)}
+    types = {CHARGES[symbol]: index for index, symbol in enumerate(atom_decoder)}
     with rdBase.BlockLogs():
         for charges, positions in progress(molecules, "SMILES of the training set"):
             kinds = np.array([types[int(charge)] for charge in charges])

@@ -17,6 +17,7 @@ from symdiff_plugin.evaluate.perception import fractions, perceive
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pretrained import Pretrained, load
 from symdiff_plugin.sample import sample_pretrained
+from symdiff_plugin.symmetrisation import act
 
 NAME = "qm9-mini"
 SHORT = schedule_of("polynomial_2", 50, 1e-5)  # instead of 1,000 steps
@@ -34,18 +35,12 @@ def with_other_weights(model: Pretrained) -> Pretrained:
     return replace(model, dynamics=dynamics.eval().requires_grad_(False))
 
 
-def noised(model: Pretrained, xh: Tensor, mask: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(t, z_t, eps) of molecules at one step."""
-    eps = centred_noise(mask, model.n_features)
-    gamma = model.schedule.gamma[t]
-    z = (-gamma).sigmoid().sqrt() * xh + gamma.sigmoid().sqrt() * eps
-    return torch.full((len(xh), 1), t / model.schedule.steps), z, eps
-
-
 def error(model: Pretrained, xh: Tensor, mask: Tensor, t: int) -> float:
     """Mean square of what is wrong in the predicted noise; that of the noise itself is 1 but for the lost centre."""
     torch.manual_seed(0)
-    time, z, eps = noised(model, xh, mask, t)
+    eps, gamma = centred_noise(mask, model.n_features), model.schedule.gamma[t]
+    z = (-gamma).sigmoid().sqrt() * xh + gamma.sigmoid().sqrt() * eps
+    time = torch.full((len(xh), 1), t / model.schedule.steps)
     wrong = (model.dynamics._forward(time, z, mask) - eps).square().sum()
     return (wrong / (mask.sum() * (3 + model.n_features))).item()
 
@@ -89,7 +84,7 @@ def test_its_equivariance_survives_training(model: Pretrained, compat: str) -> N
     Q = sample_haar(len(xh), dtype=xh.dtype)
 
     def turn(xh: Tensor) -> Tensor:
-        return torch.cat([xh[..., :3] @ Q.mT, xh[..., 3:]], -1)
+        return torch.cat([act(Q, xh[..., :3]), xh[..., 3:]], -1)
 
     with torch.no_grad():
         out = dynamics.given_draws(t, xh, mask, **draws)

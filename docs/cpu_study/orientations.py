@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.atoms import remove_mean
+from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.diffusion import centred_noise
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pretrained import Pretrained, load
 from symdiff_plugin.pretrained.export import export
 from symdiff_plugin.progress import progress
-
-CHARGES = torch.tensor([1, 6, 7, 8, 9])  # of EDM's atom types, in its order
+from symdiff_plugin.symmetrisation import act
 
 
 def read(path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +67,7 @@ def errors(model: Pretrained, x: Tensor, h: Tensor, mask: Tensor, batch_size: in
         R = sample_haar(len(rows))
         squares = []
         for turn in (torch.eye(3).expand_as(R), R):
-            turned, eps = (torch.cat([v[..., :3] @ turn.mT, v[..., 3:]], -1) for v in (z, noise))
+            turned, eps = (torch.cat([act(turn, v[..., :3]), v[..., 3:]], -1) for v in (z, noise))
             prediction = model.dynamics._forward(t / steps, turned, m)
             squares.append((prediction - eps).double().square().sum((1, 2)))
         square = torch.stack(squares, -1)
@@ -87,7 +87,7 @@ def main() -> None:
 
     x, charges, mask = read(options.datadir / "qm9" / "test.npz")
     print(anisotropy(x, charges), flush=True)
-    types = (charges.unsqueeze(-1) == CHARGES).float()
+    types = (charges.unsqueeze(-1) == torch.tensor(list(CHARGES.values()))).float()
     for run in options.runs:
         with tempfile.TemporaryDirectory() as folder:
             export(run, "model", Path(folder))
