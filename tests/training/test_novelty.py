@@ -11,6 +11,7 @@ import torch
 
 from symdiff_plugin import novelty
 from symdiff_plugin.data import load_split
+from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.edm import import_edm
 
 pytestmark = pytest.mark.edm
@@ -41,7 +42,7 @@ def test_the_smiles_are_edms(
         for charges, positions in novelty.select(arrays, name)
     ]
     assert len(molecules) == 1300
-    types = {novelty._CHARGES[symbol]: index for index, symbol in enumerate(decoder)}
+    types = {CHARGES[symbol]: index for index, symbol in enumerate(decoder)}
     expected = [
         rdkit_functions.mol2smiles(
             rdkit_functions.build_molecule(positions, torch.tensor([types[int(z)] for z in charges]), infos[name])
