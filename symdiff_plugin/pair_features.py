@@ -40,7 +40,7 @@ class GaussianPairEmbedding(nn.Module):
     Args:
         num_kernels: K.
         features: n_emb, the width of the result.
-        release: sum over padded positions too, as the authors' release does (see :meth:`forward`).
+        release: scale the bias by the padded length, as the authors' release does (see :meth:`forward`).
     """
 
     def __init__(self, num_kernels: int, features: int, release: bool = False) -> None:
@@ -76,17 +76,14 @@ class GaussianPairEmbedding(nn.Module):
             layout: of the batch.
 
         Returns:
-            (T, n_emb). With ``release``: (1/N) sum over *all* positions j of the padded batch, those of padding
-            lying at the origin, of (psi(d_ij) W_D + b), so that the result depends on the padding.
+            (T, n_emb). With ``release``: (1/N) sum_j psi(d_ij) W_D + (M/N) b, M being the padded length. The release
+            masks psi, applies W_D and b at all M positions, and divides their sum by N: its b depends on the padding.
         """
         psi = self.kernel_means(x, layout)
         if not self.release:
             return self.proj(psi)
-        length = layout.shape[1]
         count = layout.expand(layout.counts).to(x.dtype)  # (T, 1)
-        radius = torch.linalg.vector_norm(x, dim=-1)[:, None, None]
-        psi = psi + (length - count) / count * self._sums(radius).squeeze(1)
-        return nn.functional.linear(psi, self.proj.weight) + (length / count) * self.proj.bias
+        return nn.functional.linear(psi, self.proj.weight) + (layout.shape[1] / count) * self.proj.bias
 
 
 def _distances(x: Tensor) -> Tensor:

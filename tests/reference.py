@@ -26,13 +26,13 @@ def psi(p: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def release_psi(p: dict[str, Tensor], x: Tensor, length: int) -> Tensor:
-    """The release's: a sum over all ``length`` padded positions, padding at the origin, over n."""
+    """The release's: psi of padding is zero, its image under the linear layer is not; summed over all, over n."""
     n = len(x)
     mu, s = p["pair_embedding.means"], p["pair_embedding.stds"].abs() + 0.01
-    padded = torch.cat([x, x.new_zeros(length - n, 3)])
-    d = (x[:, None] - padded[None]).norm(dim=-1)
+    d = (x[:, None] - x[None]).norm(dim=-1)
     kernel = torch.exp(-(((d[..., None] - mu) / s) ** 2) / 2) / (math.sqrt(2 * math.pi) * s)
-    return linear(p, "pair_embedding.proj", kernel).sum(1) / n
+    padded = torch.cat([kernel, kernel.new_zeros(n, length - n, len(mu))], dim=1)
+    return linear(p, "pair_embedding.proj", padded).sum(1) / n
 
 
 def dit(p: dict[str, Tensor], x: Tensor, t: Tensor, heads: int, final: bool) -> Tensor:
