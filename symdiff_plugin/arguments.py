@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from symdiff_plugin import checkpoint, init_from, presets
-from symdiff_plugin.argument_types import boolean, literal
+from symdiff_plugin.argument_types import boolean, mend_types
 from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.data.geom import flags as geom
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
@@ -54,7 +54,7 @@ _HELP = {
     "mlp_dropout": "dropout inside the MLPs",
     "time_scale": "the network embeds time_scale * t, t in [0, 1]",
     "precision": "bf16: autocast inside the networks; geometry and outputs stay float32",
-    "compat": "release: the authors' released model, which is not equivariant",
+    "compat": "release: the authors' released model, which is not equivariant; release_fix_qr: theirs of --fix_qr",
 }
 _TRAINING_HELP = {
     "weight_decay": "of AdamW",
@@ -115,7 +115,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     """
     # argparse's own complaints are one line too, without the usage of all 60 flags before them.
     parser.error = lambda message: _refuse(parser, f"{message} (--help lists the flags)")  # type: ignore
-    _mend_types(parser)
+    mend_types(parser)
     plugin_flags = _add_flags(parser)
     args = parser.parse_args(argv)
     path, record = _checkpoint_to_resume(parser, args)
@@ -195,11 +195,6 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     parser.exit(2, f"{parser.prog}: error: {message}\n")
 
 
-def _mend_types(parser: argparse.ArgumentParser) -> None:
-    for action in parser._actions:
-        action.type = {eval: literal, bool: boolean}.get(action.type, action.type)
-
-
 def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
     """Add the plugin's flags; without a default, so that a flag that was not given leaves no attribute.
 
@@ -260,8 +255,8 @@ def _is_geom(parser: argparse.ArgumentParser) -> bool:
 def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
     preset = PRESETS[args.model]
     defaults = {name: getattr(preset.architecture, name) for name in ARCHITECTURE_FIELDS}
-    if getattr(args, "compat", None) == "release":
-        defaults["time_scale"] = presets.RELEASE_TIME_SCALE
+    if getattr(args, "compat", "paper") != "paper":
+        defaults.update(preset.release)
     defaults.update(preset.training_flags("geom" if args.dataset == "geom" else "qm9"))
     defaults["exp_name"] = args.model
     if hasattr(args, "datadir"):

@@ -114,9 +114,10 @@ def centred_noise(node_mask: Tensor, n_features: int) -> Tensor:
     return torch.cat([remove_mean(x, node_mask), h], dim=-1)
 
 
-def padded_mask(sizes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The node mask (B, N, 1) of molecules of ``sizes`` (B,) atoms, N the largest."""
-    return (torch.arange(int(sizes.max()), device=sizes.device) < sizes[:, None]).to(dtype).unsqueeze(-1)
+def padded_mask(sizes: Tensor, dtype: torch.dtype = torch.float32, length: int | None = None) -> Tensor:
+    """The node mask (B, N, 1) of molecules of ``sizes`` (B,) atoms, N being ``length`` or else the largest."""
+    length = int(sizes.max()) if length is None else length
+    return (torch.arange(length, device=sizes.device) < sizes[:, None]).to(dtype).unsqueeze(-1)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class DiTDynamics(nn.Module):
         self.in_node_nf = in_node_nf
         self.context_node_nf = context_node_nf
         self.pair_embedding = GaussianPairEmbedding(
-            a.K, a.hidden_size - a.xh_hidden_size, release=a.compat == "release"
+            a.K, a.hidden_size - a.xh_hidden_size, release=a.is_release
         )
         self.xh_embedder = nn.Linear(N_DIMS + in_node_nf + context_node_nf, a.xh_hidden_size)  # W_I
         self.dit = DiT(
@@ -59,6 +59,11 @@ class DiTDynamics(nn.Module):
         xavier_uniform(self.pair_embedding)
         self._compiled: tuple[str, str] | None = None
         self._layouts = LayoutCache()
+
+    @property
+    def depends_on_padding(self) -> bool:
+        """Whether a molecule's outputs depend on the length that its batch is padded to, as in the release's models."""
+        return self.architecture.is_release
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The same as :meth:`_forward`, which is EDM's name for it."""
@@ -204,7 +209,7 @@ class SymDiffDynamics(DiTDynamics):
             self.f_theta = LearnedRotation(
                 N_DIMS + a.noise_dims + a.hidden_size - a.xh_hidden_size,
                 a.enc_hidden_size, a.enc_depth, a.enc_num_heads, a.enc_mlp_ratio,
-                a.dec_hidden_features, a.mlp_dropout,
+                a.dec_hidden_features, a.mlp_dropout, orthogonalise_rows=a.compat == "release_fix_qr",
             )  # fmt: skip
 
     def draw(self, xh: Tensor, node_mask: Tensor) -> dict[str, Tensor]:
@@ -215,7 +220,7 @@ class SymDiffDynamics(DiTDynamics):
             a = self.architecture
             eta = torch.randn(batch, length, a.noise_dims, device=xh.device, dtype=xh.dtype)
             eta = eta * a.noise_std * node_mask.to(xh.dtype)
-            draws["eta"] = eta if a.compat == "release" else remove_mean(eta, node_mask)
+            draws["eta"] = eta if a.is_release else remove_mean(eta, node_mask)
         return draws
 
     def rotation(
@@ -234,7 +239,7 @@ class SymDiffDynamics(DiTDynamics):
         with self.autocast(x):
             f = self.f_theta(torch.cat([x_eta, psi], dim=-1), t, layout)
         f = layout.unsort(f)  # (B, 3, 3)
-        return compose(R0, f, release=self.architecture.compat == "release")
+        return compose(R0, f, release=self.architecture.is_release)
 
 
 def _times(t: Tensor, xh: Tensor) -> Tensor:

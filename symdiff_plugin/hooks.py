@@ -23,6 +23,8 @@ from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.ema import update_average
+from symdiff_plugin.eval_scripts import classifier_arguments, load_weights, run_arguments
+from symdiff_plugin.eval_scripts import parse as parse_evaluation
 from symdiff_plugin.init_from import InitError, freeze, initialise
 from symdiff_plugin.novelty import training_smiles
 from symdiff_plugin.optim import clip_gradients
@@ -43,17 +45,21 @@ __all__ = [
     "build_dynamics",
     "checking",
     "class_columns",
+    "classifier_arguments",
     "clip_gradients",
     "end_epoch",
     "geom_dataloaders",
     "geom_dataset_info",
     "get_optim",
     "is_tested",
+    "load_weights",
     "nearest_size",
     "padded_size",
     "parse_args",
+    "parse_evaluation",
     "progress",
     "read",
+    "run_arguments",
     "sampling",
     "save",
     "start_run",

@@ -1,7 +1,8 @@
-"""Optimiser and gradient clipping: the paper's for the plugin's models, EDM's own for EDM's.
+"""Optimiser and gradient clipping: the release's for the plugin's models, EDM's own for EDM's.
 
-Appendix C.2.2 of Zhang et al. (2024): AdamW with amsgrad, gradients clipped at a fixed norm. EDM clips at
-1.5 times the mean plus twice the standard deviation of the last 50 norms, which one NaN poisons for good.
+Zhang et al. (2024) train with AdamW (Appendix C.2.2); amsgrad and clipping at a fixed norm, of which the paper says
+nothing, are the authors' release's. EDM clips at 1.5 times the mean plus twice the standard deviation of the last 50
+norms, which one NaN poisons for good.
 
 A step without a finite gradient is skipped. The fused AdamW is told so on the device, and the host, which only counts
 and reports, reads the norm of a GPU one step late, when it has long arrived.

@@ -1,8 +1,8 @@
 r"""Every model of the paper as data: sizes, optimiser, epochs.
 
 Sizes: Tables 3 and 5 and Appendix C.2.1 of Zhang et al. (2024); ``xh_hidden_size`` (n_z), ``K`` and
-``dec_hidden_features`` follow the authors' scripts where the paper is silent. Training: Appendix C.2.2
-(QM9), C.3 (GEOM-Drugs), C.4 (DiT-FT). EDM's EGNN baselines: Table 6 and EDM's README.
+``dec_hidden_features`` follow the authors' scripts where the paper is silent. Training: Appendix C.2.2 (QM9), C.3
+(GEOM-Drugs), C.4 (DiT-FT); amsgrad and clipping are the release's. EDM's EGNN baselines: Table 6 and EDM's README.
 
 Nothing here needs torch: the set-up scripts read it too.
 """
@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")
-COMPATS = ("paper", "release")
+COMPATS = ("paper", "release", "release_fix_qr")
 COMPILE_MODES = ("off", "default", "reduce-overhead")
-RELEASE_TIME_SCALE = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,11 @@ class Architecture:
         dec_hidden_features: hidden width of f_theta's last two-layer network.
         noise_dims, noise_std: m_noise and the standard deviation of eta.
         mlp_dropout: dropout inside the SwiGLU layers.
-        time_scale: the DiT embeds ``time_scale * t``, t in [0, 1]. 1000 makes them the integer steps of the
-            paper's T = 1000, 1 is the release's.
+        time_scale: the DiT embeds ``time_scale * t``, t in [0, 1]. The paper has "the default time embeddings"
+            (B.1), which in DiT take integer steps: 1000 makes them so for T = 1000; 1 is the release's.
         precision: ``fp32``, or ``bf16`` for autocast inside the DiTs (geometry and outputs stay as they are).
-        compat: ``paper``, or ``release`` for the authors' released model (which is not equivariant).
+        compat: ``paper``, or ``release`` for the authors' released model (which is not equivariant);
+            ``release_fix_qr`` for one that was trained with their flag ``--fix_qr``.
     """
 
     frame: Literal["learned", "haar", "none"] = "learned"
@@ -59,7 +59,12 @@ class Architecture:
     mlp_dropout: float = 0.0
     time_scale: float = 1000.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    compat: Literal["paper", "release"] = "paper"
+    compat: Literal["paper", "release", "release_fix_qr"] = "paper"
+
+    @property
+    def is_release(self) -> bool:
+        """Whether it is the authors' released model; its outputs then depend on the padding too."""
+        return self.compat != "paper"
 
     def __post_init__(self) -> None:
         for name, options in (("frame", FRAMES), ("precision", PRECISIONS), ("compat", COMPATS)):
@@ -77,8 +82,11 @@ class Architecture:
                 f"xh_hidden_size = {self.xh_hidden_size} must lie between 0 and hidden_size = {self.hidden_size}: "
                 "Psi has the other columns"
             )
-        if self.frame != "learned" and self.compat == "release":
-            raise ValueError("compat='release' is for the released symdiff models, which learn gamma")
+        if self.is_release and (self.frame == "haar" or (self.frame == "none" and self.compat != "release")):
+            raise ValueError(
+                f"compat={self.compat!r} is for the released symdiff models{' and dit' * (self.compat == 'release')}, "
+                f"not for frame={self.frame!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class Preset:
         training: defaults of a run.
         geom: what GEOM-Drugs changes of these.
         starts_from: the preset whose trained weights epsilon_theta and Psi start from (``--init_from``).
+        release: what the authors' release has otherwise in this model's architecture, beside ``compat``.
     """
 
     label: str
@@ -126,6 +135,7 @@ class Preset:
     training: Training = field(default_factory=Training)
     geom: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "n_epochs": 55, "test_epochs": 1})
     starts_from: str | None = None
+    release: dict[str, Any] = field(default_factory=lambda: {"time_scale": 1.0})
 
     def training_flags(self, dataset: str = "qm9") -> dict[str, Any]:
         """Defaults of a run on ``dataset`` (``qm9`` and its halves, or ``geom``)."""
@@ -138,7 +148,7 @@ ARCHITECTURE_FIELDS = tuple(f.name for f in fields(Architecture))
 _BASE = Architecture()
 _STAR = Architecture(
     hidden_size=768, num_heads=12, xh_hidden_size=382, K=382,
-    enc_hidden_size=216, enc_depth=10, enc_num_heads=8, dec_hidden_features=80,
+    enc_hidden_size=216, enc_depth=10, enc_num_heads=8, dec_hidden_features=108,
 )  # fmt: skip
 _MINUS = Architecture(hidden_size=360, depth=10, xh_hidden_size=180, K=180)
 _MINUS_MINUS = Architecture(hidden_size=294, depth=8, xh_hidden_size=147, K=147)
@@ -164,7 +174,9 @@ def _cpu(label: str, architecture: Architecture, starts_from: str | None = None,
 
 PRESETS: dict[str, Preset] = {
     "symdiff": Preset("SymDiff", _BASE),
-    "symdiff_star": Preset("SymDiff*", _STAR, Training(lr=1e-4)),
+    "symdiff_star": Preset(
+        "SymDiff*", _STAR, Training(lr=1e-4), release={"time_scale": 1.0, "dec_hidden_features": 80}
+    ),
     "symdiff_minus": Preset("SymDiff-", _MINUS),
     "symdiff_minus_minus": Preset("SymDiff--", _MINUS_MINUS),
     "symdiff_h": Preset("SymDiff-H", replace(_BASE, frame="haar")),
@@ -227,7 +239,7 @@ def get_preset(name: str) -> Preset:
 def get_architecture(name: str, **overrides: Any) -> Architecture:
     """The architecture of the preset ``name``, with some of its fields replaced.
 
-    ``compat="release"`` also means the release's ``time_scale`` of 1, unless that is given too.
+    ``compat="release"`` also means what else the release has otherwise (its ``time_scale`` is 1), unless that is given.
 
     Raises:
         ValueError: unknown preset or value.
@@ -236,9 +248,10 @@ def get_architecture(name: str, **overrides: Any) -> Architecture:
     unknown = sorted(set(overrides) - set(ARCHITECTURE_FIELDS))
     if unknown:
         raise TypeError(f"unknown override {unknown[0]!r}; choose from {', '.join(ARCHITECTURE_FIELDS)}")
-    if overrides.get("compat") == "release":
-        overrides = {"time_scale": RELEASE_TIME_SCALE, **overrides}
-    return replace(get_preset(name).architecture, **overrides)
+    preset = get_preset(name)
+    if overrides.get("compat", preset.architecture.compat) != preset.architecture.compat:
+        overrides = {**preset.release, **overrides}
+    return replace(preset.architecture, **overrides)
 
 
 def command_line(name: str, dataset: str = "qm9") -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m symdiff_plugin.sample --pretrained NAME``: molecules from a pretrained model, without EDM."""
+"""``python -m symdiff_plugin.sample``: molecules from a pretrained model, without EDM, or from a run's folder."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
     part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
     calls = itertools.count()
     dynamics = Watched(model.dynamics, lambda: (next(calls), advance(part)))
-    mask = padded_mask(sizes).to(model.device)
+    length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
+    mask = padded_mask(sizes, length=length).to(model.device)
     try:
         x, types = sample(
             dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale
@@ -122,6 +123,7 @@ def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived],
         "rule": RULE,
         "pretrained": model.name,
         "sha256": model.card["weights"]["sha256"],
+        **({"recognised": model.card["recognised"]} if "recognised" in model.card else {}),
         "measured_with_edm": model.card.get("metrics"),
         **settings,
         "batch_sizes": [[size, len(list(equal))] for size, equal in itertools.groupby(sampled.batch_sizes)],
@@ -186,12 +188,13 @@ def table(record: dict[str, Any]) -> str:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m symdiff_plugin.sample",
-        description="Sample molecules from a model that comes with the package; EDM is not needed.",
+        description="Sample molecules from a model that comes with the package, without EDM, or from a run's folder.",
         epilog="Writes molecules.xyz, molecules.sdf, samples.png and summary.json.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--pretrained", required=True, metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
+    add("run", type=Path, nargs="?", help="folder of a run, of ours or of the authors' release (needs EDM)")
+    add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
     add("--n_samples", type=int, default=100, help="molecules to sample (%(default)s)")
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
     add("--out", type=Path, help="folder of the results (samples/NAME)")
@@ -205,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if (options.run is None) == (options.pretrained is None):
+        parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))
     if options.n_samples < 1:
         parser.error(f"--n_samples must be at least 1, not {options.n_samples}")
     if not 0 <= options.seed < 2**32:
@@ -213,13 +218,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--batch_size must be a number from 1 or auto, not {options.batch_size!r}")
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.perception import perceive
     from symdiff_plugin.evaluate.run import EvaluationError, usable_device
     from symdiff_plugin.pretrained import PretrainedError, load
+    from symdiff_plugin.pretrained.export import from_run
     from symdiff_plugin.progress import progress
 
     try:
-        model = load(options.pretrained, usable_device(options.device), options.precision)
+        device = usable_device(options.device)
+        if options.run is None:
+            model = load(options.pretrained, device, options.precision)
+        else:
+            model = from_run(options.run, device=device, precision=options.precision)
         auto = options.batch_size == "auto"
         batch_size = choose_batch_size(model) if auto else int(options.batch_size)
         sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)
@@ -229,10 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "precision": options.precision, "device": str(model.device),
         }  # fmt: skip
         record = summary(model, sampled, perceived, settings)
-        out = options.out or Path("samples") / options.pretrained
+        out = options.out or Path("samples") / model.name
         written = write(out, sampled.molecules, perceived, record)
     except (PretrainedError, EvaluationError) as error:
         return refuse(parser.prog, error, 2)
+    except EdmError as error:
+        return refuse(parser.prog, error, error.exit_status)
     except OSError as error:
         where = error.filename or options.out
         return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)

@@ -65,6 +65,8 @@ class LearnedRotation(nn.Module):
         in_features: 3 + m_noise + n_emb.
         hidden_size, depth, num_heads, mlp_ratio, dropout: of its DiT.
         dec_hidden_features: hidden width of the last two layers.
+        orthogonalise_rows: orthogonalise the rows of the matrix instead of its columns, QR(A^T)^T (``--fix_qr`` of the
+            authors' release).
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class LearnedRotation(nn.Module):
         mlp_ratio: float,
         dec_hidden_features: int,
         dropout: float = 0.0,
+        orthogonalise_rows: bool = False,
     ) -> None:
         super().__init__()
+        self.orthogonalise_rows = orthogonalise_rows
         self.x_embedder = nn.Linear(in_features, hidden_size)  # W_G
         self.dit = DiT(hidden_size, depth, num_heads, mlp_ratio, out_features=None, dropout=dropout)
         self.fc1 = nn.Linear(hidden_size, dec_hidden_features)  # W_1
@@ -102,4 +106,5 @@ class LearnedRotation(nn.Module):
         Returns:
             (B, 3, 3) in O(3), in packed order, of t's dtype.
         """
-        return gram_schmidt(self.matrix(features, t, layout))
+        a = self.matrix(features, t, layout)
+        return gram_schmidt(a.mT).mT if self.orthogonalise_rows else gram_schmidt(a)

@@ -80,7 +80,7 @@ def symdiff(
         real = mask[i, :, 0] != 0
         x, h = xh[i, real, :3], xh[i, real, 3:]
         time = (t.reshape(-1).expand(len(xh))[i] * a.time_scale).to(x.dtype)
-        features = release_psi(p, x, xh.shape[1]) if a.compat == "release" else psi(p, x)
+        features = psi(p, x) if a.compat == "paper" else release_psi(p, x, xh.shape[1])
         R = torch.eye(3, dtype=x.dtype)
         if a.frame != "none":
             R = R0[i]
@@ -88,8 +88,8 @@ def symdiff(
             z = torch.cat([x @ R0[i], eta[i, real], features], dim=-1)
             hidden = dit(sub(p, "f_theta.dit."), linear(p, "f_theta.x_embedder", z), time, a.enc_num_heads, False)
             f = linear(p, "f_theta.fc2", gelu(linear(p, "f_theta.fc1", hidden.mean(0))))
-            f = qr(f.view(3, 3))
-            R = f @ R0[i].T if a.compat == "release" else R0[i] @ f
+            f = qr(f.view(3, 3).T).T if a.compat == "release_fix_qr" else qr(f.view(3, 3))
+            R = R0[i] @ f if a.compat == "paper" else f @ R0[i].T
         inputs = [x @ R, h] if context is None else [x @ R, h, context[i, real]]
         z = torch.cat([linear(p, "xh_embedder", torch.cat(inputs, dim=-1)), features], dim=-1)
         eps = dit(sub(p, "dit."), z, time, a.num_heads, True)

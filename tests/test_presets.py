@@ -73,6 +73,12 @@ def test_egnn_baseline_of_edms_readme_on_geom():
         command_line("edm_plus", "geom")
 
 
+def test_f_theta_of_symdiff_star_is_half_as_wide_as_b3_says_and_80_in_the_release():
+    assert get_architecture("symdiff_star").dec_hidden_features == get_architecture("symdiff_star").enc_hidden_size // 2
+    assert get_architecture("symdiff_star", compat="release").dec_hidden_features == 80
+    assert get_architecture("symdiff_star", compat="release", dec_hidden_features=90).dec_hidden_features == 90
+
+
 def test_release_means_unscaled_time_unless_told_otherwise():
     assert get_architecture("symdiff").time_scale == 1000
     assert get_architecture("symdiff", compat="release").time_scale == 1
@@ -99,5 +105,9 @@ def test_unknown_names_are_refused_with_the_list():
         build_dynamics("egnn", 6)
     with pytest.raises(TypeError, match=r"unknown override 'width'.*hidden_size"):
         build_dynamics("symdiff", 6, width=3)
-    with pytest.raises(ValueError, match="learn gamma"):
-        build_dynamics("dit", 6, compat="release")
+
+
+@pytest.mark.parametrize(("name", "compat"), [("symdiff_h", "release"), ("dit", "release_fix_qr")])
+def test_the_release_has_no_model_of_these(name, compat):
+    with pytest.raises(ValueError, match="is for the released symdiff models"):
+        build_dynamics(name, 6, compat=compat)

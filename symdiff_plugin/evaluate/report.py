@@ -89,10 +89,14 @@ def evaluate(
         "device": str(run.device),
         **(run.geom.record() if run.geom else {}),
     }
+    if recognised := run.arguments.get("recognised"):
+        record["recognised"] = recognised
     if nll_molecules != 0:
         for partition in partitions:
             seed_everything(seed)
-            size = min(batch_size, LIKELIHOOD_BATCH_SIZE)
+            # The release's models see how far a batch is padded: it is to be as in their training.
+            as_trained = getattr(run.model.dynamics, "depends_on_padding", False)
+            size = run.args.batch_size if as_trained else min(batch_size, LIKELIHOOD_BATCH_SIZE)
             nll = negative_log_likelihood(run, partition, nll_molecules, size, nll_draws)
             record.update({f"{partition}_{name}": value for name, value in nll.items()})
         if nll_draws > 1:

@@ -1,6 +1,7 @@
 """A trained run, rebuilt from its folder ``outputs/NAME`` by EDM's own ``get_model``.
 
-The arguments come from ``config.json``, never from EDM's pickle, and the weights are read as tensors alone.
+The arguments come from ``config.json`` or, of runs that have none (EDM's and those of the authors' release), from
+``args.pickle`` by a reader that runs nothing in it. The weights are read as tensors alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import io
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from symdiff_plugin import args_pickle, compat
 from symdiff_plugin import checkpoint as checkpoints
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.data import DataError, check_datadir
@@ -48,6 +50,7 @@ class TrainedRun:
         loaders: EDM's data loaders by partition.
         checkpoint: name of the file the weights are from; None for initial weights.
         geom: the data set of a run of ``main_geom_drugs.py``; None for QM9.
+        arguments: those of the training as they were recorded, places and devices included.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class TrainedRun:
     loaders: dict[str, DataLoader]
     checkpoint: str | None
     geom: GeomData | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +99,7 @@ def load_run(
     """
     folder = Path(folder)
     args = read_arguments(folder)
+    arguments = dict(vars(args))
     name = None if untrained else checkpoint or _best_weights(args)
     weights = None if name is None else read_weights(folder, name)
     args.device = usable_device(device)
@@ -126,7 +131,9 @@ def load_run(
     if weights is not None:
         _fit(model, weights, folder / str(name))
     model.to(args.device).eval()
-    return TrainedRun(folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name, geom)
+    return TrainedRun(
+        folder, args, model, nodes_dist, prop_dist, norms, dataset_info, loaders, name, geom, arguments
+    )  # fmt: skip
 
 
 def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], dict[str, DataLoader]]:
@@ -159,23 +166,34 @@ def usable_device(name: str | None) -> torch.device:
 
 
 def read_arguments(folder: Path) -> argparse.Namespace:
-    """The arguments of the run in ``folder``, from its ``config.json``.
+    """The arguments of the run in ``folder``, from its ``config.json``, or else from its ``args.pickle``.
 
     Raises:
-        EvaluationError: it is missing, or describes no run.
+        EvaluationError: both are missing, or describe no run.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not there: give the folder of a run, such as outputs/symdiff")
     path = folder / "config.json"
     if not path.is_file():
-        raise EvaluationError(
-            f"{path} is missing: only runs of the patched main_qm9.py and main_geom_drugs.py can be evaluated (EDM's "
-            "own eval_analyze.py reads others)"
-        )
+        if not (folder / args_pickle.FILE_NAME).is_file():
+            raise EvaluationError(
+                f"{folder} has neither config.json nor {args_pickle.FILE_NAME}: give the folder of a run of "
+                "main_qm9.py, main_geom_drugs.py or of the authors' release"
+            )
+        try:
+            args = compat.run_arguments(folder)
+        except args_pickle.ArgumentsError as error:
+            raise EvaluationError(str(error)) from error
+        print(f"{folder}: recognised {args.recognised}")
+        return _complete(args, folder / args_pickle.FILE_NAME)
     try:
         args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{path} is no configuration of a run ({first_line(error)}): train again") from error
+    return _complete(args, path)
+
+
+def _complete(args: argparse.Namespace, path: Path) -> argparse.Namespace:
     lacking = [name for name in ("model", "dataset", "batch_size", "conditioning") if not hasattr(args, name)]
     if lacking:
         raise EvaluationError(f"{path} lacks {lacking[0]!r}: train again")
@@ -208,7 +226,8 @@ def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
             f"{path} is missing: training writes it with --save_model True once an epoch has been tested"
         )
     try:
-        return read_state_dict(path)
+        state = read_state_dict(path)
+        return compat.whole_model(state) if compat.is_release(state) else state
     except ValueError as error:
         raise EvaluationError(str(error)) from error
 

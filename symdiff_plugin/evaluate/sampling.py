@@ -89,8 +89,10 @@ def _sample_batch(
     run: TrainedRun, sizes: Tensor, context: Tensor | None, advance: Callable[[float], None]
 ) -> list[Molecule] | None:
     """Molecules of the given sizes (B,) and properties (B, n_properties); None if the GPU's memory is too small."""
-    # EDM pads to the largest size that the description of the data set allows.
-    dataset_info = {**run.dataset_info, "max_n_nodes": int(sizes.max())}
+    # EDM pads to the largest size that the description of the data set allows, which only the release's models need.
+    dataset_info = run.dataset_info
+    if not getattr(run.model.dynamics, "depends_on_padding", False):
+        dataset_info = {**dataset_info, "max_n_nodes": int(sizes.max())}
     part = len(sizes) / (run.args.diffusion_steps + 1)  # a call of the network brings all molecules on alike
     calls = itertools.count()
     try:

@@ -17,7 +17,7 @@ from symdiff_plugin.data.schema import split_path
 from symdiff_plugin.evaluate.posebusters import posebusters_version
 from symdiff_plugin.evaluate.run import TrainedRun
 
-# Of config.json: places and devices, whose content or choice is recorded by itself.
+# Of the training's arguments: places and devices, whose content or choice is recorded by itself.
 ELSEWHERE = ("datadir", "data_file", "device", "cuda")
 
 
@@ -41,8 +41,7 @@ def settings_of(
     Raises:
         DataError: GEOM-Drugs has an atom without coordinates; ResourceError: PoseBusters is wanted, and not installed.
     """
-    arguments = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))["args"]
-    kept = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
+    kept = {name: value for name, value in run.arguments.items() if name not in ELSEWHERE}
     settings = {
         "weights_sha256": content_hash({name: v.cpu().numpy() for name, v in run.model.state_dict().items()}),
         "config_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),

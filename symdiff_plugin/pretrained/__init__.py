@@ -92,8 +92,18 @@ def load(
         there = ", ".join(available(folder)) or "none is there: make one with python -m symdiff_plugin.pretrained"
         raise PretrainedError(f"no pretrained model is called {name!r} (available: {there})")
     card = _read_card(folder / f"{name}.json")
-    path = folder / f"{name}.safetensors"
-    weights = _read_weights(path, card)
+    return assemble(name, card, _read_weights(folder / f"{name}.safetensors", card), device, precision)
+
+
+def assemble(
+    name: str, card: dict[str, Any], weights: dict[str, Tensor], device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> Pretrained:  # fmt: skip
+    """A model from its card and the state dict of its network.
+
+    Raises:
+        PretrainedError: the card describes no model, or another than the weights'.
+    """
     try:
         diffusion, counts = card["diffusion"], card["n_nodes"]
         atom_types = tuple(card["atom_types"])
@@ -105,10 +115,10 @@ def load(
         sizes = torch.tensor([int(size) for size in counts])
         position_scale = float(card["normalize_factors"][0])
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise PretrainedError(f"{folder / name}.json does not describe a model ({error}): {_RESTORE}") from error
+        raise PretrainedError(f"the card of {name} does not describe a model ({error}): {_RESTORE}") from error
     odd = mismatch(dynamics.state_dict(), weights)
     if odd is not None:
-        raise PretrainedError(f"{path} does not fit its card: {odd}: {_RESTORE}")
+        raise PretrainedError(f"the weights of {name} do not fit its card: {odd}: {_RESTORE}")
     dynamics.load_state_dict(weights)
     dynamics.to(device).eval().requires_grad_(False)
     return Pretrained(

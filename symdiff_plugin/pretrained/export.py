@@ -1,4 +1,4 @@
-"""A pretrained model from the folder of a run of ``main_qm9.py``."""
+"""A pretrained model from the folder of a run, of ours or of the authors' release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.run import EvaluationError, first_line, read_arguments, read_weights
 from symdiff_plugin.files import replacing, write_json
 from symdiff_plugin.history import HISTORY, read_rows
-from symdiff_plugin.pretrained import FOLDER, FORMAT, PretrainedError, architecture_of
+from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
 from symdiff_plugin.weights import mismatch
 
 WEIGHTS = "generative_model_ema.npy"
@@ -37,8 +37,8 @@ def export(run: Path, name: str, folder: Path = FOLDER, weights: str = WEIGHTS) 
     """Write ``NAME.safetensors`` and ``NAME.json``.
 
     Args:
-        run: ``outputs/NAME``, with ``config.json``, the weights and, where they are, ``history.jsonl`` and
-            ``metrics.json``.
+        run: ``outputs/NAME``, with ``config.json`` (or ``args.pickle``), the weights and, where they are,
+            ``history.jsonl`` and ``metrics.json``.
         name: what the model shall be called: small letters, digits and hyphens.
         folder: where the files go.
         weights: ``generative_model_ema.npy``, the moving average of the epoch of the best validation NLL, or
@@ -55,11 +55,35 @@ def export(run: Path, name: str, folder: Path = FOLDER, weights: str = WEIGHTS) 
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise PretrainedError(f"--name {name!r}: use small letters, digits and hyphens, as in qm9-mini")
+    return store(folder, name, *model_of(run, weights))
+
+
+def from_run(
+    run: Path, weights: str = WEIGHTS, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> Pretrained:
+    """The model of a run, ready to sample, as if it had been exported and loaded.
+
+    Args:
+        run, weights: as for :func:`export`.
+        device, precision: as for :func:`symdiff_plugin.pretrained.load`.
+
+    Raises:
+        PretrainedError, EvaluationError, EdmError: as :func:`export` does.
+    """
+    state, card = model_of(run, weights)
+    return assemble(run.resolve().name, {"weights": pack(state)[1], **card}, state, device, precision)
+
+
+def model_of(run: Path, weights: str = WEIGHTS) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict of a run's network and its card, save ``format``, ``name`` and ``weights``; see :func:`export`."""
     args = read_arguments(run)
     if not is_plugin_model(args):
         raise PretrainedError(f"{run} is a run of {args.model}: only the plugin's models can be exported")
     if args.conditioning:
-        raise PretrainedError(f"{run} is a conditional model ({', '.join(args.conditioning)}): these are not exported")
+        raise PretrainedError(
+            f"{run} is a conditional model ({', '.join(args.conditioning)}): these are sampled with EDM alone, by "
+            "python -m symdiff_plugin.evaluate"
+        )
     state = read_weights(run, weights)
     edms = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
     try:
@@ -90,7 +114,9 @@ def export(run: Path, name: str, folder: Path = FOLDER, weights: str = WEIGHTS) 
         "training": _training(run, args.batch_size, args.ema_decay, weights),
         "metrics": _metrics(run, weights),
     }
-    return store(folder, name, {key: state[_PREFIX + key] for key in dynamics.state_dict()}, card)
+    if recognised := getattr(args, "recognised", None):
+        card["recognised"] = recognised
+    return {key: state[_PREFIX + key] for key in dynamics.state_dict()}, card
 
 
 def store(folder: Path, name: str, weights: dict[str, Tensor], card: dict[str, Any]) -> list[Path]:
@@ -105,17 +131,23 @@ def store(folder: Path, name: str, weights: dict[str, Tensor], card: dict[str, A
     Raises:
         OSError: a file cannot be written; what was there before is untouched.
     """
-    content = safetensors.torch.save({key: weights[key].float().contiguous() for key in sorted(weights)})
+    content, about = pack(weights)
     path = folder / f"{name}.safetensors"
-    about = {
-        "file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "dtype": "float32",
-        "numbers": sum(value.numel() for value in weights.values()),
-    }  # fmt: skip
+    about = {"file": path.name, **about}
     with replacing(path, "wb") as file:
         file.write(content)
         # Inside: if the card cannot be written, the weights are not put in place either.
         write_json(folder / f"{name}.json", {"format": FORMAT, "name": name, "weights": about, **card})
     return [path, folder / f"{name}.json"]
+
+
+def pack(weights: dict[str, Tensor]) -> tuple[bytes, dict[str, Any]]:
+    """A state dict as the content of a safetensors file, in float32, and what a card says of it."""
+    content = safetensors.torch.save({key: weights[key].float().contiguous() for key in sorted(weights)})
+    return content, {
+        "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "dtype": "float32",
+        "numbers": sum(value.numel() for value in weights.values()),
+    }  # fmt: skip
 
 
 def _settings(args: Any) -> dict[str, Any]:
@@ -140,7 +172,8 @@ def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor],
 
 def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dict[str, Any]:
     """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them, or the last."""
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    path = run / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
     record["command"] = _portable(config.get("command") or "")
