@@ -45,7 +45,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, function, inside: bool) -> Non
     trace.unlink()
     path = tmp_path / "args.pickle"
     path.write_bytes(pickle.dumps(argparse.Namespace(x=payload) if inside else payload))
-    with pytest.raises(ArgumentsError, match="asks for .*nothing of it was run"):
+    with pytest.raises(ArgumentsError, match=r"asks for .*nothing of it was run"):
         read(path)
     assert not trace.exists()
 
