@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import runpy
@@ -17,21 +18,21 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from symdiff_plugin.edm import add_edm_to_path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")))
+_ALL = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")))
+DOCUMENTS = tuple(str(path.relative_to(ROOT)) for path in _ALL if path.is_file())
 GENERATED = "docs/cpu_study/report.md"
 
 # An inline piece of code is a snippet where it begins like this: a program with something behind it, or a script.
-_COMMAND = re.compile(
-    r"([A-Z_]+=\S* )*(\S*/)?(python3?|pip) |([A-Z_]+=\S* )*(\./)?run_\w+\.sh\b|(docs|examples|scripts)/\S+\.(sh|py) "
-)
+_COMMAND = re.compile(r"([A-Z_]+=\S* )*(\S*/)?(python3?|pip) |([A-Z_]+=\S* )*((\./)?run_\w+\.sh\b|\S+\.(sh|py) )")
 _FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 _CODE = re.compile(r"(?s)(?<!`)`([^`\n]+(?:\n[^`\n]+)*)`(?!`)")
 
@@ -90,7 +91,10 @@ case "$*" in
     *"data.geom own"*) mkdir -p "data/$name" && : >"data/$name/$name.npy" ;;
 esac
 """
-_PRELUDE = '/usr/bin/time() { shift; "$@"; }\n'
+# GNU time may not be there; EDM's scripts may be mentioned without their folder.
+_PRELUDE = '/usr/bin/time() { shift; "$@"; }\n' + "".join(
+    f'{name}() {{ python e3_diffusion_for_molecules/{name} "$@"; }}\n' for name in ("main_qm9.py", "main_geom_drugs.py")
+)
 # Files that one snippet makes and others take.
 _MADE = {"data/geom/geom_drugs_30.npy": "--archive", "data/mine/mine.npy": "geom own"}
 
@@ -209,16 +213,18 @@ def understand(call: list[str]) -> None:
     else:
         with contextlib.suppress(Parsed), stopping_at_parsing():
             start(words)
-            raise Fault(f"{' '.join(call)}: reads no command line")
 
 
 def start(words: list[str]) -> None:
     """``python WORDS`` in this process.
 
     Raises:
-        Fault: it ends with an error.
+        Fault: it ends with an error, or reads no command line, so that nobody could stop it there.
     """
     target, *arguments = words[1:] if words[0] == "-m" else words
+    _require(
+        re.search(r"parse_(known_)?arg|runpy", _source(target, words[0] == "-m")), f"{target}: reads no command line"
+    )
     with mock.patch.object(sys, "argv", [target, *arguments]), mock.patch.object(sys, "path", [*sys.path]):
         if target.startswith("e3_diffusion_for_molecules/"):
             add_edm_to_path()
@@ -235,6 +241,22 @@ def start(words: list[str]) -> None:
             raise Fault(f"{' '.join(words)}: {error}") from error
 
 
+def _source(target: str, is_module: bool) -> str:
+    """The text of a script or of what ``python -m`` runs."""
+    if not is_module:
+        _require(Path(target).is_file(), f"there is no {target}")
+        return Path(target).read_text(encoding="utf-8")
+    try:
+        found = importlib.util.find_spec(target)
+        if found is not None and found.submodule_search_locations is not None:
+            found = importlib.util.find_spec(f"{target}.__main__")
+    except ImportError:
+        found = None
+    _require(found is not None, f"python -m {target}: no such module")
+    # The standard library's venv is a call of what it parses with.
+    return "parse_args" if target == "venv" else Path(found.origin).read_text(encoding="utf-8")
+
+
 @contextlib.contextmanager
 def stopping_at_parsing(parsers: list[argparse.ArgumentParser] | None = None) -> Iterator[None]:
     """Inside, every program of ours stops with :class:`Parsed` when it has read its command line.
@@ -242,29 +264,39 @@ def stopping_at_parsing(parsers: list[argparse.ArgumentParser] | None = None) ->
     EDM's scripts have theirs read by our ``hooks.parse_args``, which looks at the values, too. Whatever other
     commands would have made (trained weights, all of QM9) counts as there.
     """
-    from symdiff_plugin import arguments, hooks, init_from
+    from symdiff_plugin import arguments, dynamics, hooks, init_from
 
-    read, read_edm = argparse.ArgumentParser.parse_args, hooks.parse_args
+    network, parser = dynamics.SymDiffDynamics, argparse.ArgumentParser
     within = []
 
-    def stop(parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> object:
-        if parsers is not None:
-            parsers.append(parser)
-        result = read(parser, *args, **kwargs)
-        if within:
-            return result
-        raise Parsed
+    def stopping(read: Callable[..., Any]) -> Callable[..., Any]:
+        def stop(parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+            if within:
+                return read(parser, *args, **kwargs)
+            if parsers is not None:
+                parsers.append(parser)
+            within.append(parser)
+            try:
+                result = read(parser, *args, **kwargs)
+            finally:
+                within.clear()
+            if (
+                isinstance(result, tuple) and result[1]
+            ):  # EDM's eval scripts take any flag, ours in the documents are known
+                raise Fault(f"unknown {' '.join(result[1])}")
+            raise Parsed
 
-    def stop_edm(parser: argparse.ArgumentParser, *args: object) -> None:
-        within.append(parser)
-        read_edm(parser, *args)
-        raise Parsed
+        return stop
 
     with (
-        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
-        mock.patch.object(hooks, "parse_args", stop_edm),
+        mock.patch.object(parser, "parse_args", stopping(parser.parse_args)),
+        mock.patch.object(parser, "parse_known_args", stopping(parser.parse_known_args)),
+        mock.patch.object(hooks, "parse_args", stopping(hooks.parse_args)),
         mock.patch.object(init_from, "check"),
         mock.patch.object(arguments, "default_datadir", return_value=Path("data")),
+        # What docs/cpu_study/choices.py replaces is put back.
+        mock.patch.multiple(dynamics, compose=dynamics.compose, GaussianPairEmbedding=dynamics.GaussianPairEmbedding),
+        mock.patch.object(network, "draw", network.draw),
     ):
         yield
 
