@@ -15,6 +15,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -225,7 +226,11 @@ def start(words: list[str]) -> None:
     _require(
         re.search(r"parse_(known_)?arg|runpy", _source(target, words[0] == "-m")), f"{target}: reads no command line"
     )
-    with mock.patch.object(sys, "argv", [target, *arguments]), mock.patch.object(sys, "path", [*sys.path]):
+    with (
+        mock.patch.object(sys, "argv", [target, *arguments]),
+        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.object(signal, "signal"),
+    ):
         if target.startswith("e3_diffusion_for_molecules/"):
             add_edm_to_path()
         try:
