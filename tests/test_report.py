@@ -12,16 +12,22 @@ from pathlib import Path
 import pytest
 
 from symdiff_plugin import paper
+from symdiff_plugin.edm import EdmError
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
+from symdiff_plugin.report import counted as counting
+from symdiff_plugin.report import tables as tables_module
 from symdiff_plugin.report.__main__ import main
+from symdiff_plugin.report.counted import counted
 from symdiff_plugin.report.reference import count, total_variation
 from symdiff_plugin.report.render import escape_latex, to_latex, to_markdown
 from symdiff_plugin.report.runs import ReportError, read_run, read_runs
-from symdiff_plugin.report.tables import build_tables
+from symdiff_plugin.report.tables import BOTH, UNIQUENESS, VALIDITY, build_tables
 
+STUDY = Path(__file__).parent.parent / "docs" / "cpu_study" / "runs"
+SOURCES = ("paper", "ours")
 METRICS = {
     "test_nll": -120.4567, "atom_stability": 0.98765, "molecule_stability": 0.871, "validity": 0.95,
-    "uniqueness": 0.9789, "seconds_per_sample": 0.0912, "n_samples": 10000, "n_runs": 3,
+    "uniqueness": 0.9789, "validity_x_uniqueness": 0.93, "seconds_per_sample": 0.0912, "n_samples": 10000, "n_runs": 3,
     "std": {"test_nll": 1.234, "atom_stability": 0.0004, "validity": 0.001}, "runs": [{}, {}, {}],
 }  # fmt: skip
 WATER = "3\nstable; O\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -48,9 +54,15 @@ def rows_of(tables: list, number: str, key: str | None, source: str) -> list[lis
     return [[cell.text for cell in row.cells] for row in table.rows if row.key == key and row.source == source]
 
 
+def note_of(tables: list, number: str, key: str | None) -> str:
+    (table,) = (t for t in tables if t.number == number)
+    (row,) = (row for row in table.rows if row.key == key and row.source == "ours")
+    return row.note
+
+
 def test_our_row_is_what_the_folder_holds(tmp_path: Path) -> None:
     tables = build_tables([read_run(write_run(tmp_path / "a"))])
-    quality = ["-120.46 ± 1.23", "98.77 ± 0.04", "87.10", "95.00 ± 0.10", "97.89"]
+    quality = ["-120.46 ± 1.23", "98.77 ± 0.04", "87.10", "95.00 ± 0.10", "97.89", "93.00"]
     assert rows_of(tables, "1", "symdiff", "ours") == [quality]
     assert rows_of(tables, "2", "symdiff", "ours") == [["31.2M", "25.50", "0.0912", ""]]
     assert rows_of(tables, "3", "symdiff", "ours") == [["-120.46 ± 1.23", "87.10", "25.50", "0.0912", ""]]
@@ -61,14 +73,15 @@ def test_our_row_is_what_the_folder_holds(tmp_path: Path) -> None:
 def test_one_evaluation_has_no_deviation(tmp_path: Path) -> None:
     metrics = {key: value for key, value in METRICS.items() if key not in ("n_runs", "std", "runs")}
     tables = build_tables([read_run(write_run(tmp_path / "old", metrics=metrics))])
-    assert rows_of(tables, "1", "symdiff", "ours") == [["-120.46", "98.77", "87.10", "95.00", "97.89"]]
+    assert rows_of(tables, "1", "symdiff", "ours") == [["-120.46", "98.77", "87.10", "95.00", "97.89", "93.00"]]
 
 
 def test_a_metric_that_is_missing_or_null_is_blank(tmp_path: Path) -> None:
     metrics = {**METRICS, "uniqueness": None}
     del metrics["test_nll"]
     tables = build_tables([read_run(write_run(tmp_path / "a", metrics=metrics))])
-    assert rows_of(tables, "1", "symdiff", "ours")[0][0] == rows_of(tables, "1", "symdiff", "ours")[0][-1] == ""
+    (row,) = rows_of(tables, "1", "symdiff", "ours")
+    assert row == ["", "98.77 ± 0.04", "87.10", "95.00 ± 0.10", "", "93.00"]
 
 
 def test_training_seeds_are_apart_or_pooled_and_said(tmp_path: Path) -> None:
@@ -82,7 +95,8 @@ def test_training_seeds_are_apart_or_pooled_and_said(tmp_path: Path) -> None:
     pooled = build_tables(runs, over_seeds=True)
     mean, std = sum(nlls) / 3, statistics.stdev(nlls)
     assert rows_of(pooled, "1", "symdiff", "ours")[0][0] == f"{mean:.2f} ± {std:.2f}"
-    assert "3 trainings" in next(row.note for row in pooled[0].rows if row.source == "ours")
+    assert "3 trainings" in note_of(pooled, "1", "symdiff")
+    assert [len(tables[0].rows) for tables in (build_tables(runs), pooled)] == [3, 1]
 
 
 def test_only_repetitions_are_pooled(tmp_path: Path) -> None:
@@ -94,7 +108,9 @@ def test_only_repetitions_are_pooled(tmp_path: Path) -> None:
     config["molecules"] = {"train": 1000, "valid": 100, "test": 100}
     (slice_of_qm9 / "config.json").write_text(json.dumps(config))
     runs, _ = read_runs([*twice, shorter, fewer, slice_of_qm9])
-    notes = [row.note for row in build_tables(runs, over_seeds=True)[0].rows if row.source == "ours"]
+    runs_table, *_ = build_tables(runs, over_seeds=True)
+    notes = [row.note for row in runs_table.rows]
+    assert runs_table.number == "runs"
     assert [note.startswith("mean and std over 2 trainings") for note in notes] == [True, False, False, False]
     assert ["of QM9's 100,000 molecules" in note for note in notes] == [False, False, False, True]
 
@@ -118,12 +134,12 @@ def test_another_size_is_not_the_papers_model(tmp_path: Path) -> None:
     small = write_run(tmp_path / "c", "symdiff_tiny")
     tables = build_tables(read_runs([folder, egnn, small])[0])
     assert not rows_of(tables, "1", "symdiff", "ours")
-    assert {row.label for row in tables[-1].rows} == {"SymDiff, other sizes", "EDM, n_f 32, n_l 9", "SymDiff, tiny"}
+    assert {row.label for row in tables[0].rows} == {"SymDiff, other sizes", "EDM, n_f 32, n_l 9", "SymDiff, tiny"}
 
 
 def test_blank_rows_name_their_command(tmp_path: Path) -> None:
     tables = build_tables([read_run(write_run(tmp_path / "a"))])
-    missing = {row.key: row for row in tables[0].rows if row.source == "missing"}
+    missing = {row.key: row for row in tables[1].rows if row.source == "missing"}
     assert set(missing) == set(paper.TABLE_1) - {"symdiff", "geoldm", "mudiff", "end"}
     assert missing["symdiff_star"].command == "./run_qm9.sh symdiff_star"
     commands = {row.key: row.command for table in tables for row in table.rows if row.source == "missing"}
@@ -136,7 +152,7 @@ def test_data_evaluation_is_the_data_row(tmp_path: Path) -> None:
     folder.mkdir()
     record = {"kind": "data", "partition": "test", "atom_stability": 0.99, "molecule_stability": 0.952}
     (folder / "metrics.json").write_text(json.dumps(record))
-    assert rows_of(build_tables([read_run(folder)]), "1", "data", "ours") == [["", "99.00", "95.20", "", ""]]
+    assert rows_of(build_tables([read_run(folder)]), "1", "data", "ours") == [["", "99.00", "95.20", "", "", ""]]
 
 
 # Transcribed once more from the text of the paper, table by table.
@@ -185,12 +201,93 @@ TRANSCRIBED = {
 @pytest.mark.parametrize("number", TRANSCRIBED)
 def test_the_papers_numbers(number: str) -> None:
     (table,) = (t for t in build_tables([]) if t.number == number)
-    printed = {
-        row.key: " ".join(cell.text or "–" for cell in row.cells) for row in table.rows if row.source == "paper"
-    }
+    printed = {}
+    for row in table.rows:
+        if row.source == "paper":
+            texts = [cell.text for cell in row.cells]
+            if table.columns[-1] == BOTH:  # the paper's one column of uniqueness is two here
+                *texts, of_valid, of_all = texts
+                assert not (of_valid and of_all)
+                texts.append(of_valid or of_all)
+            printed[row.key] = " ".join(text or "–" for text in texts)
     expected = {key: re.sub(r" ?± ?", " ± ", text) for key, text in TRANSCRIBED[number].items()}
     assert printed == expected
     assert list(printed) == list(expected)
+
+
+def test_the_papers_two_kinds_of_uniqueness_have_two_columns() -> None:
+    (table,) = (t for t in build_tables([]) if t.number == "1")
+    at = [table.columns.index(column) for column in (VALIDITY, UNIQUENESS, BOTH)]
+    for row in table.rows:
+        if row.source == "paper":
+            valid, of_valid, of_all = (row.cells[i].value for i in at)
+            # A fraction of all samples cannot be above the validity; the paper's others all are.
+            assert of_valid > valid if of_all is None else of_all < valid
+            assert ("validity × uniqueness" in row.note) == (of_all is not None), row.label
+    assert {row.key for row in table.rows if row.cells[at[2]].text} == {"edm", "geoldm", "end"}
+    assert any("Uniq." in note and "EDM, GeoLDM and END" in note for note in table.footnotes)
+
+
+def test_sizes_are_counted_without_a_run(edm_path: Path) -> None:
+    tables = build_tables([])
+    assert rows_of(tables, "5", "symdiff", "ours") == [["29.0M", "384", "12", "6"]]
+    assert rows_of(tables, "6", "edm", "ours") == [["5.3M", "256", "9"]]
+    for number, keys in (("5", paper.TABLE_5), ("6", paper.TABLE_6)):
+        (table,) = (t for t in tables if t.number == number)
+        for key in keys:
+            theirs, ours = (next(row for row in table.rows if (row.key, row.source) == (key, s)) for s in SOURCES)
+            assert [cell.value for cell in ours.cells[1:]] == [cell.value for cell in theirs.cells[1:]]
+            # EDM++ has 12.0M by EDM's code at the paper's own sizes, where the paper says 12.4M.
+            assert ours.cells[0].value == pytest.approx(theirs.cells[0].value, rel=0.04), key
+            assert "counted" in ours.note
+    assert counted("edm", "geom")["parameters"] == pytest.approx(paper.GEOM_COSTS["edm"].parameters, abs=0.05)
+    assert counted("data", "qm9") == {}
+
+
+def test_counting_is_what_a_run_records() -> None:
+    config = json.loads((STUDY / "symdiff_tiny" / "config.json").read_text())
+    found = counted("symdiff_tiny", "qm9")
+    assert found["parameters"] * 1e6 == pytest.approx(config["parameters"]["total"], abs=0.5)
+    assert found["epsilon_theta"] * 1e6 == pytest.approx(config["parameters"]["epsilon_theta"], abs=0.5)
+
+
+def test_counting_is_what_an_egnn_run_records(edm_path: Path) -> None:
+    config = json.loads((STUDY / "edm_tiny" / "config.json").read_text())
+    assert counted("edm_tiny", "qm9")["parameters"] * 1e6 == pytest.approx(config["parameters"]["total"], abs=0.5)
+
+
+def test_without_edm_its_table_says_why_it_is_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise EdmError("EDM is not here")
+
+    monkeypatch.setattr(counting, "import_edm", missing)
+    anew = counted.__wrapped__
+    monkeypatch.setattr(tables_module, "counted", lambda key, data: (counted if key in PRESETS else anew)(key, data))
+    (table,) = (t for t in build_tables([]) if t.number == "6")
+    assert not table.has_ours
+    assert any("edm get" in note for note in table.footnotes)
+    assert [[c.text for c in row.cells] for row in table.rows if row.source == "missing"][-1] == ["", "256", "9"]
+
+
+def test_runs_come_first_and_what_nothing_fills_is_folded(tmp_path: Path, edm_path: Path) -> None:
+    tables = build_tables([read_run(write_run(tmp_path / "a", "symdiff_tiny"))])
+    assert [table.number for table in tables] == ["runs", *"12345678"]
+    assert [table.number for table in tables if table.has_ours] == ["runs", "5", "6"]
+    text = to_markdown(tables)
+    assert text.index("## Your runs") < text.index("<summary>Table 1")
+    folded = re.findall(r"(?s)<details>\n<summary>Table (\d).*?</details>", text)
+    assert folded == list("123478")
+    assert "No runs yet" in to_markdown(build_tables([]))
+    assert "No runs yet" not in text
+
+
+def test_a_report_without_runs_has_the_papers_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("0 runs")
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "No runs yet" in html
+    assert "Table 8 of the paper" in html
+    assert 'href="#runs"' not in html
 
 
 def test_star_has_its_footnote() -> None:
@@ -227,7 +324,7 @@ def faults(latex: str) -> list[str]:
 def test_latex_is_balanced(tmp_path: Path) -> None:
     latex = to_latex(build_tables([read_run(write_run(tmp_path / "a_b#1&50%{x}$^~\\"))]))
     assert faults(latex) == []
-    assert latex.count(r"\begin{table}") == 8
+    assert latex.count(r"\begin{table}") == 9
     assert faults(latex.replace(r"\%", "%", 1))  # the check can fail
     assert faults(latex.replace(" & ", " ", 1))
     assert faults(latex.replace(r"\caption{", r"\caption", 1))
@@ -261,15 +358,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "<script>" not in (out / "report.html").read_text().split("Molecules in 3D</h2>")[0]
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
-def test_nothing_usable_is_one_line_and_two(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        status = main([*arguments, "--out", str(tmp_path / "out")])
-    except SystemExit as error:
-        status = error.code
-    assert status == 2
+def test_nothing_usable_is_one_line_and_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("python -m symdiff_plugin.report: ")
     assert not (tmp_path / "out").exists()
 

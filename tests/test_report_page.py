@@ -61,7 +61,7 @@ def test_page_in_a_browser(chromium: str, tmp_path: Path) -> None:
     drawn = re.sub(r"(?s)<script.*?</script>", "", dom)
     assert "plot-container" in drawn
     assert "<canvas" in drawn
-    assert drawn.count("<table") == 8
+    assert drawn.count("<table") == 9
     assert "SymDiff (a&lt;b&gt;)</option>" in drawn
     image = matplotlib.image.imread(tmp_path / "visit" / "page.png")[..., :3]
     red = (image[..., 0] > 0.5) & (image[..., 1] < 0.35) & (image[..., 2] < 0.35)
@@ -95,5 +95,10 @@ def test_page_links_to_nothing_outside(tmp_path: Path) -> None:
     writing.write_report(tmp_path / "out", runs)
     html = re.sub(r"(?s)<script.*?</script>", "", (tmp_path / "out" / "report.html").read_text())
     targets = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', html)
-    assert targets
+    links = [target[1:] for target in targets if target.startswith("#")]
+    assert links[0] == "runs"
+    assert {f"table-{number}" for number in range(1, 9)} <= set(links) <= set(re.findall(r'id="([^"]*)"', html))
+    # Inside what is folded, so that a browser unfolds it for the link.
+    assert re.findall(r'</summary>\s*<div id="table-(\d)"', html) == ["4", "7"]
+    assert html.index('id="runs"') < html.index('id="plot-0"') < html.index('id="table-1"')
     assert all(target.startswith(("data:image/png;base64,", "#")) for target in targets)

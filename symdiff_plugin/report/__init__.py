@@ -1,1 +1,1 @@
-"""The paper's tables with our runs beside the paper's numbers, plots and one HTML page."""
+"""Our runs, the paper's tables with them beside the paper's numbers, plots and one HTML page."""

@@ -15,7 +15,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m symdiff_plugin.report",
         description="Set evaluated runs beside the paper's tables.",
         epilog="Writes report.md, tables.tex, report.json, report.html and PNG files. Without --over_seeds every run "
-        "has a row of its own.",
+        "has a row of its own. Without RUN the tables are the paper's, with the sizes of the models counted here.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -31,8 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.folders:
-        parser.error("name the folders of evaluated runs, such as outputs/*")
 
     # Imported here so that --help and a wrong option answer at once.
     from symdiff_plugin.report.reference import geom_reference, qm9_reference
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs, skipped = read_runs(folders)
     for folder, reason in skipped:
         print(f"left out {folder}: {reason}", file=sys.stderr)
-    if not runs:
+    if options.folders and not runs:
         return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
         references = {}

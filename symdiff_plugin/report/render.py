@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from symdiff_plugin.report.tables import Cell, Column, Row, Table
 
 BLANK = "–"
 OURS, PAPER = "ours", "paper"
-_ARROWS = {"up": " ↑", "down": " ↓", "": ""}
+NOT_RUN = "(nothing of ours yet)"
+NO_RUNS = (
+    "No runs yet: {}./run_qm9.sh --smoke{} makes one in minutes, "
+    "and {}python -m symdiff_plugin.report outputs/*{} puts it here."
+)
+_ARROWS = {"up": "\u00a0↑", "down": "\u00a0↓", "": ""}
 _TEX_ARROWS = {"up": r" $\uparrow$", "down": r" $\downarrow$", "": ""}
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "–": "--", "±": r"$\pm$", "<": r"\textless{}",
-    ">": r"\textgreater{}",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "–": "--", "±": r"$\pm$", "×": r"$\times$",
+    "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 _HEADS = {
     "n_size": r"$n_{\text{size}}$", "n_layers": r"$n_{\text{layers}}$", "n_heads": r"$n_{\text{heads}}$",
@@ -23,7 +29,7 @@ _HEADS = {
 
 def caption(table: Table) -> str:
     """The table's heading, which says whose number it has."""
-    return table.title if table.number == "other" else f"Table {table.number} of the paper: {table.title}"
+    return table.title if table.number == "runs" else f"Table {table.number} of the paper: {table.title}"
 
 
 def column_head(column: Column) -> str:
@@ -37,8 +43,13 @@ def source_words(row: Row) -> str:
 
 
 def to_markdown(tables: Sequence[Table], skipped: Sequence[tuple[object, str]] = ()) -> str:
-    """All tables as one Markdown document; ``skipped`` are the (folder, reason) that are not in it."""
-    blocks = ["# SymDiff for EDM: results", "Rows marked *paper* are Zhang et al. (2024); **ours** are measured."]
+    """All tables as one Markdown document, those of the paper that nothing of ours fills folded.
+
+    ``skipped`` are the (folder, reason) that are not in it.
+    """
+    blocks = ["# SymDiff for EDM: results", "Rows marked *paper* are Zhang et al. (2024); **ours** are measured here."]
+    if not any(table.number == "runs" for table in tables):
+        blocks.append(NO_RUNS.format(*4 * ["`"]))
     for table in tables:
         heads = ["Method", "Source", *map(column_head, table.columns), "Note"]
         lines = [_line(heads), _line(["---", "---", *["---:"] * len(table.columns), "---"])]
@@ -48,7 +59,11 @@ def to_markdown(tables: Sequence[Table], skipped: Sequence[tuple[object, str]] =
             cells = [f"{bold}{cell.text}{bold}" if cell.text else BLANK for cell in row.cells]
             source = "*paper*" if row.source == "paper" else "**ours**" if bold else "ours"
             lines.append(_line([f"{bold}{_markdown(row.label)}{bold}", source, *cells, note]))
-        blocks += [f"## {caption(table)}", "\n".join(lines), *map(_markdown, table.footnotes)]
+        body = ["\n".join(lines), *map(_markdown, table.footnotes)]
+        if table.has_ours:
+            blocks += [f"## {caption(table)}", *body]
+        else:
+            blocks += [f"<details>\n<summary>{escape(caption(table))} {NOT_RUN}</summary>", *body, "</details>"]
     if skipped:
         lines = [f"- {_markdown(str(folder))}: {_markdown(reason)}" for folder, reason in skipped]
         blocks += ["## Left out", "\n".join(lines)]

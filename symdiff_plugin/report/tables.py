@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from symdiff_plugin import paper
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
+from symdiff_plugin.report.counted import counted
 from symdiff_plugin.report.runs import Run, is_number
-
-STAR_FOOTNOTE = (
-    "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
-    "the f_theta of its Appendix C.2.1 (size 216, 10 layers, 8 heads) has 7.6M, 123.2M in all. Ours follows C.2.1."
-)
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table; ``number`` is the paper's, ``other`` for the runs that the paper has no row for.
+    """One table; ``number`` is the paper's, ``runs`` for that of all runs.
 
-    ``dataset`` is that of its runs, ``qm9`` or ``geom``; "" for the other runs, of either.
+    ``dataset`` is that of its runs, ``qm9`` or ``geom``; "" for all runs, of either.
     """
 
     number: str
@@ -63,6 +59,11 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...] = ()
     dataset: str = "qm9"
+
+    @property
+    def has_ours(self) -> bool:
+        """Whether anything of ours fills a row."""
+        return any(row.source == "ours" for row in self.rows)
 
     def record(self) -> dict[str, Any]:
         """The table as JSON takes it."""
@@ -73,7 +74,9 @@ NLL = Column("test_nll", "NLL", "down")
 ATOMS = Column("atom_stability", "Atm. stability (%)", "up")
 MOLECULES = Column("molecule_stability", "Mol. stability (%)", "up")
 VALIDITY = Column("validity", "Val. (%)", "up")
-QUALITY = (NLL, ATOMS, MOLECULES, VALIDITY, Column("uniqueness", "Uniq. (%)", "up"))
+UNIQUENESS = Column("uniqueness", "Uniq. of valid (%)", "up")
+BOTH = Column("validity_x_uniqueness", "Val. × uniq. (%)", "up")
+QUALITY = (NLL, ATOMS, MOLECULES, VALIDITY, UNIQUENESS, BOTH)
 PARAMETERS = Column("parameters", "# Parameters", digits=1, suffix="M")
 EPOCH = Column("epoch_seconds", "Sec./epoch (s)", "down")
 SAMPLE = Column("seconds_per_sample", "Sampling time (s)", "down")
@@ -88,12 +91,25 @@ COST_FOOTNOTE = (
     "The paper's times and memory are of one NVIDIA H100 80GB; ours of the device in the note. vRAM is not recorded "
     "with a run: python -m symdiff_plugin.benchmark measures it."
 )
+UNIQUENESS_FOOTNOTE = (
+    "The paper's column Uniq. mixes two quantities: its figures of EDM, GeoLDM and END are validity times uniqueness, "
+    "and stand in that column here; the others are of the valid samples."
+)
+MIXED_NOTE = "last figure: under Uniq. in the paper, but validity × uniqueness"
+COUNTED_NOTE = "counted, no run needed"
+NO_EDM_FOOTNOTE = (
+    "EDM is not here, so that the parameters of its models cannot be counted: python -m symdiff_plugin.edm get, "
+    "then apply, brings it."
+)
+RUNS_FOOTNOTE = "(GEOM): on GEOM-Drugs or data in its format, whose numbers do not compare with QM9's."
 GEOM_FOOTNOTE = "The paper's GeoLDM and EDM are of one evaluation run."
 GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. The paper's authors could not run GeoLDM and EDM on their GPU."
 
 
 def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
-    """All tables.
+    """All tables: first that of all runs, if there are any, then the paper's.
+
+    Parameters and sizes of models that were not run are counted (:func:`symdiff_plugin.report.counted.counted`).
 
     Args:
         runs: from :func:`symdiff_plugin.report.runs.read_runs`.
@@ -109,7 +125,7 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
     geom_costs = {**paper.OTHER_GEOM_COSTS, **paper.GEOM_COSTS}
     specs = [
         ("1", "Test NLL, stability, validity and uniqueness on QM9", QUALITY,
-         {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_1.items()}, ()),
+         _qualities(paper.TABLE_1), (UNIQUENESS_FOOTNOTE,)),
         ("2", "Seconds per epoch, sampling time and vRAM on QM9", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
          {key: (costs[key].label, _costs(costs[key])) for key in order2}, (COST_FOOTNOTE,)),
         ("3", "Sizes of SymDiff and EDM on QM9", (NLL, MOLECULES, EPOCH, SAMPLE, MEMORY),
@@ -120,39 +136,50 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
         ("5", "The epsilon_theta of the SymDiff models for QM9", (BACKBONE, *SIZES),
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_5.items()}, ()),
         ("6", "The EDM models for QM9", (PARAMETERS, *EGNN_SIZES),
-         {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()}, ()),
+         {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()},
+         () if "parameters" in counted("edm", "qm9") else (NO_EDM_FOOTNOTE,)),
         ("7", "Seconds per epoch, sampling time and vRAM on GEOM-Drugs", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
          {key: (cost.label, _costs(cost)) for key, cost in geom_costs.items()}, (COST_FOOTNOTE, GEOLDM_FOOTNOTE)),
         ("8", "Finetuning a pretrained DiT on QM9", QUALITY,
-         {key: (row[0], [_paper(text) for text in row[1:]]) for key, row in paper.TABLE_8.items()}, ()),
+         _qualities(paper.TABLE_8), ()),
     ]  # fmt: skip
-    tables, placed = [], set()
+    tables = [_all_runs(runs, over_seeds)] if runs else []
     for number, title, columns, theirs, footnotes in specs:
         rows = []
         dataset = "geom" if number in ("4", "7") else "qm9"
         for key, (label, cells) in theirs.items():
-            rows.append(Row(key, label, "paper", tuple(cells)))
+            mixed = columns is QUALITY and key in paper.UNIQUENESS_TIMES_VALIDITY
+            rows.append(Row(key, label, "paper", tuple(cells), MIXED_NOTE if mixed else ""))
             rows += _our_rows(ours.get((dataset, key), []), key, label, columns, over_seeds, dataset)
-            placed.add((dataset, key))
         if "symdiff_star" in theirs:
-            footnotes = (*footnotes, STAR_FOOTNOTE)
+            footnotes = (*footnotes, star_footnote())
         tables.append(Table(number, title, columns, tuple(rows), footnotes, dataset))
-    rest = [run for run in runs if (run.dataset, run.key) not in placed]
-    if rest:
-        groups: dict[Any, list[Run]] = defaultdict(list)
-        for run in rest:
-            groups[(run.dataset, run.key, run.label) if run.key else run.folder].append(run)
-        columns = (PARAMETERS, *QUALITY, EPOCH, SAMPLE)
-        rows = []
-        for g in groups.values():
-            label = g[0].label + " (GEOM)" * (g[0].dataset == "geom")
-            rows += _our_rows(g, g[0].key, label, columns, over_seeds, g[0].dataset)
-        note = (
-            "Models that the paper has no row for: CPU-sized presets, presets whose sizes were changed, data sets of "
-            "one's own. (GEOM): on GEOM-Drugs or data in its format, whose numbers do not compare with QM9's."
-        )
-        tables.append(Table("other", "Other runs", columns, tuple(rows), (note,), ""))
     return tables
+
+
+def _all_runs(runs: Sequence[Run], over_seeds: bool) -> Table:
+    """A row for every run, whether or not the paper has one for its model."""
+    groups: dict[Any, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[(run.dataset, run.key, run.label) if run.key else run.folder].append(run)
+    columns = (PARAMETERS, *QUALITY, EPOCH, SAMPLE)
+    rows = []
+    for group in groups.values():
+        label = group[0].label + " (GEOM)" * (group[0].dataset == "geom")
+        rows += _our_rows(group, group[0].key, label, columns, over_seeds, group[0].dataset)
+    on_geom = any(run.dataset == "geom" for run in runs)
+    return Table("runs", "Your runs", columns, tuple(rows), (RUNS_FOOTNOTE,) * on_geom, "")
+
+
+def star_footnote() -> str:
+    """Why our SymDiff* is larger than the paper's, with our parameters counted."""
+    numbers = counted("symdiff_star", "qm9")
+    f_theta = numbers["parameters"] - numbers["epsilon_theta"]
+    return (
+        "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
+        f"the f_theta of its Appendix C.2.1 (size 216, 10 layers, 8 heads) has {f_theta:.1f}M, "
+        f"{numbers['parameters']:.1f}M in all. Ours follows C.2.1."
+    )
 
 
 def command_for(key: str, dataset: str = "qm9") -> str:
@@ -172,7 +199,13 @@ def _our_rows(
 ) -> list[Row]:
     if not runs:
         command = command_for(key, dataset) if key else ""
-        return [Row(key, label, "missing", (Cell(),) * len(columns), command=command)] if command else []
+        if not command:
+            return []
+        known = counted(key, dataset)
+        cells = tuple(_cell(known.get(column.key), None, column) for column in columns)
+        if all(cell.text for cell in cells):
+            return [Row(key, label, "ours", cells, COUNTED_NOTE)]
+        return [Row(key, label, "missing", cells, command=command)]
     experiments: dict[Any, list[Run]] = defaultdict(list)
     for run in runs:
         pooled = over_seeds and key != "data"  # splits are no repetitions of one another
@@ -240,6 +273,15 @@ def _paper(text: str, suffix: str = "") -> Cell:
         return Cell()
     value, *std = text.split()
     return Cell(float(value), float(std[0]) if std else None, " ± ".join([value + suffix, *std]))
+
+
+def _qualities(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, list[Cell]]]:
+    """Rows of quality, each figure of uniqueness in the column of what it is."""
+    rows = {}
+    for key, (label, *cells, last) in table.items():
+        columns = ("", last) if key in paper.UNIQUENESS_TIMES_VALIDITY else (last, "")
+        rows[key] = label, [_paper(text) for text in (*cells, *columns)]
+    return rows
 
 
 def _costs(cost: paper.Cost) -> list[Cell]:
