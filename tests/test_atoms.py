@@ -66,15 +66,34 @@ def test_mean_and_expand_against_a_loop(scattered):
     x = torch.randn(7, 9, 3, dtype=torch.float64) * scattered
     expected = torch.stack([x[i].sum(0) / max(1, scattered[i].sum()) for i in range(7)])
     mean = layout.mean(layout.pack(x))
-    torch.testing.assert_close(layout.unsort(mean), expected)
+    torch.testing.assert_close(mean, expected)
     expanded = layout.unpack(layout.expand(mean))
     torch.testing.assert_close(expanded, expected[:, None] * scattered)
 
 
-def test_sort_and_unsort_are_inverse(scattered):
+def test_rows_of_molecules_are_in_the_order_given(scattered):
+    """What has one row a molecule is nowhere sorted by size, as the atoms are."""
     layout = AtomLayout(scattered)
-    rows = torch.arange(7)
-    assert torch.equal(layout.unsort(layout.sort(rows)), rows)
+    sizes = scattered.sum((1, 2))
+    assert sizes.tolist() != sorted(sizes.tolist())
+    assert torch.equal(layout.counts[:, 0], sizes.clamp(min=1))
+    rows = torch.arange(7.0).double()[:, None]
+    assert torch.equal(layout.unpack(layout.expand(rows)), rows[:, None] * scattered)
+    some = slice(3, 19)
+    assert torch.equal(layout.expand(rows, some), layout.expand(rows)[some])
+    added = layout.add_to(10 * rows, layout.pack(scattered))
+    assert torch.equal(added, 10 * rows + sizes[:, None])
+    ones = torch.ones(16, 1, dtype=torch.float64)
+    counts = torch.stack([(layout.expand(rows)[some] == row).sum() for row in rows])[:, None].double()
+    assert torch.equal(layout.add_to(torch.zeros_like(rows), ones, some), counts)
+
+
+@pytest.mark.parametrize("count", [3, 4, 6, 8, 16, 19])
+def test_batches_of_the_tests_are_not_in_the_order_of_packing(count):
+    """Otherwise no test that uses them could see molecules mixed up; nor could one whose order is its own inverse."""
+    order = qm9_batch(count)[2].sum((1, 2)).argsort(stable=True)
+    assert not torch.equal(order, torch.arange(count))
+    assert not torch.equal(order[order], torch.arange(count))
 
 
 def test_gradients_pass_through_packing(scattered):

@@ -14,8 +14,8 @@ def layout():
 
 def token_rows(layout, coefficients):
     """The coefficients of each token, spelled out."""
-    rows = [coefficients[i] for i, n in enumerate(n for b, n in layout.buckets for _ in range(b)) for _ in range(n)]
-    return torch.stack(rows)
+    molecule = layout.pack(torch.arange(layout.shape[0])[:, None, None].expand(*layout.shape, 1))
+    return torch.stack([coefficients[i] for i in molecule.flatten().tolist()])
 
 
 def draws(*shapes):
