@@ -363,9 +363,9 @@ class Trial:
     def _import_anew(self, mutant: Mutant) -> int:
         import pytest
 
-        ours = (str(ROOT / PACKAGE), str(ROOT / "tests"))
         for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", None)).startswith(ours):
+            file = str(getattr(module, "__file__", None))
+            if file.startswith(str(ROOT)) and "site-packages" not in file:
                 del sys.modules[name]
         sys.meta_path.insert(0, _Loader(self.module, self.path, mutant.code))
         return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *self.tests]))
@@ -377,17 +377,14 @@ def _say_nothing() -> None:
         os.dup2(nowhere, stream)
 
 
-def try_module(
-    name: str, tests: list[str], folder: Path, equivalent: Collection[str], root: Path = ROOT
-) -> dict[str, str]:
-    """Try every mutant of ``symdiff_plugin/NAME.py`` that is not known to be killed or equivalent.
+def try_module(name: str, tests: list[str], folder: Path, equivalent: Collection[str]) -> dict[str, str]:
+    """Try every mutant of a module that is not known to be killed or equivalent.
 
     Args:
-        name: of the module, a path without its ending.
-        tests: files that pytest is given.
+        name: of the module, its path in the package without the ending.
+        tests: files and options that pytest is given.
         folder: where the result is kept.
         equivalent: keys of mutants that are not tried.
-        root: above the package.
 
     Returns:
         To each mutant's key ``killed``, ``survived`` or ``equivalent``.
@@ -397,7 +394,7 @@ def try_module(
     """
     import pytest
 
-    path = root / PACKAGE / f"{name}.py"
+    path = ROOT / PACKAGE / f"{name}.py"
     source = path.read_text(encoding="utf-8")
     kept = folder / f"{name.replace('/', '.')}.json"
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
@@ -413,7 +410,7 @@ def try_module(
                 verdict = "killed"
             else:
                 verdict = "survived"
-                trial.say(f"  survived  {path.relative_to(root)}:{mutant.line}: {mutant.key}")
+                trial.say(f"  survived  {path.relative_to(ROOT)}:{mutant.line}: {mutant.key}")
             found[mutant.key] = verdict
             kept.write_text(json.dumps({"source": digest, "mutants": {**known, **found}}, indent=1))
         kept.write_text(json.dumps({"source": digest, "mutants": found}, indent=1))
@@ -456,10 +453,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     os.chdir(ROOT)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads but one
     for library in LIBRARIES:
         importlib.import_module(library)
-    sys.modules["torch"].set_num_threads(1)
     folder = ROOT / ".mutation"
     folder.mkdir(exist_ok=True)
     listed: dict[str, dict[str, str]] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))

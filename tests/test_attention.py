@@ -81,6 +81,20 @@ def test_bfloat16_rounds_only_what_goes_in_and_out(layout, path):
     assert (a.double() - b.double()).abs().max() <= 2**-5 * b.abs().max()
 
 
+def test_slices_hold_as_many_sequences_as_fit_and_all_of_them(monkeypatch):
+    monkeypatch.setattr(module, "_SLICE", 4 * WIDTH)
+    mask = torch.zeros(7, 5)
+    for row, n in enumerate((2, 3, 5, 2, 0, 2, 3)):
+        mask[row, :n] = 1
+    layout = AtomLayout(mask)
+    rows = torch.arange(layout.tokens)[:, None]
+    found = list(module._slices(layout, rows.expand(-1, 3 * WIDTH), rows))
+    assert [shape for _, shape in found] == [(2, 2), (1, 2), (1, 3), (1, 3), (1, 5)]
+    for part in range(2):
+        assert torch.equal(torch.cat([tensors[part][:, :1] for tensors, _ in found]), rows)
+    assert all(len(tensors[0]) == b * n for tensors, (b, n) in found)
+
+
 def test_on_a_cpu_autocast_changes_nothing_inside():
     layout = AtomLayout(qm9_batch()[2])
     torch.manual_seed(0)
