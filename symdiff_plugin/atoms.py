@@ -5,7 +5,8 @@ EDM hands over molecules padded to a common length: (B, N, C) with a node mask (
 
 The molecules are packed in ascending order of size. Molecules of n atoms then stand next to each other, and a
 bucket of b such molecules is a *view* (b, n, C) of the packed tensor: what couples atoms (attention, distances)
-runs on those views, without masks and without a copy.
+runs on those views, without masks and without a copy. That order is the layout's own affair: what has one row a
+molecule is in EDM's order everywhere.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ class AtomLayout:
     Attributes:
         shape: (B, N) of the padded batch.
         buckets: pairs (b, n), ascending in n: b molecules of n atoms; the sum of b n is T.
-        order: (B,) the molecules in the order in which they are packed.
-        sizes: (B,) number of atoms of each molecule, in packed order.
-        counts: (B, 1) the same, at least 1 and of the mask's dtype, to divide by.
+        counts: (B, 1) number of atoms of each molecule, at least 1 and of the mask's dtype, to divide by.
 
     Building it reads the sizes on the host: the one time in a batch that the host waits for a device. Where there is
     nothing to read, on the ``meta`` device and of fake tensors, every atom is taken for real.
@@ -51,17 +50,16 @@ class AtomLayout:
         batch, length = self.shape
         dtype = node_mask.dtype if node_mask.is_floating_point() else torch.get_default_dtype()
         real = node_mask != 0
-        self.sizes, self.order = real.sum(1).sort(stable=True)
+        sizes = real.sum(1)
+        self.counts = sizes.clamp(min=1).to(dtype)[:, None]
+        self._sizes, order = sizes.sort(stable=True)  # as the molecules are packed
         readable = not (node_mask.is_meta or isinstance(node_mask, FakeTensor))
-        on_host = self.sizes.tolist() if readable else [length] * batch
+        on_host = self._sizes.tolist() if readable else [length] * batch
         self.buckets = tuple((len(list(group)), n) for n, group in groupby(on_host))
         self.tokens = sum(on_host)
-        # The places of the real atoms; nonzero() would find them too, but would make the host wait to know how many.
-        places = (~real[self.order]).flatten().sort(stable=True).indices[: self.tokens]
-        self._molecule = places // length
-        self._index = self.order[self._molecule] * length + places % length
-        self.counts = self.sizes.clamp(min=1).to(dtype)[:, None]
-        self.inverse = torch.argsort(self.order)
+        places = _places(real[order], self.tokens)
+        self._molecule = order[places // length]  # of each token
+        self._index = self._molecule * length + places % length
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, N, C) -> (T, C), the rows of the real atoms."""
@@ -73,14 +71,6 @@ class AtomLayout:
         padded = tokens.new_zeros(batch * length, tokens.shape[-1])
         return padded.index_copy(0, self._index, tokens).view(batch, length, -1)
 
-    def sort(self, molecules: Tensor) -> Tensor:
-        """(B, ...) one row a molecule, from EDM's order to the packed one."""
-        return molecules.index_select(0, self.order)
-
-    def unsort(self, molecules: Tensor) -> Tensor:
-        """(B, ...) one row a molecule, from the packed order back to EDM's."""
-        return molecules.index_select(0, self.inverse)
-
     def split(self, tokens: Tensor) -> list[Tensor]:
         """(T, C) -> one view (b, n, C) a bucket."""
         parts = tokens.split([b * n for b, n in self.buckets])
@@ -91,7 +81,7 @@ class AtomLayout:
         return torch.cat([p.reshape(b * n, p.shape[-1]) for p, (b, n) in zip(parts, self.buckets, strict=True)])
 
     def expand(self, molecules: Tensor, rows: slice = ALL) -> Tensor:
-        """(B, C) in packed order -> (T, C): to each atom its molecule's row, for a slice of the atoms.
+        """(B, C) -> (T, C): to each atom its molecule's row, for a slice of the atoms.
 
         (1, C) is returned as it is, to broadcast.
         """
@@ -104,7 +94,7 @@ class AtomLayout:
         return molecules.index_add_(0, self._molecule[rows], tokens)
 
     def mean(self, tokens: Tensor) -> Tensor:
-        """(T, C) -> (B, C) in packed order: the mean over the atoms of each molecule."""
+        """(T, C) -> (B, C): the mean over the atoms of each molecule."""
         zeros = tokens.new_zeros(self.shape[0], tokens.shape[1])
         return zeros.index_add(0, self._molecule, tokens) / self.counts.to(tokens.dtype)
 
@@ -114,7 +104,7 @@ class AtomLayout:
 
         On a CPU the arithmetic on padding is what costs, elsewhere the number of kernels.
         """
-        return self.order.device.type == "cpu"
+        return self._molecule.device.type == "cpu"
 
     @cached_property
     def groups(self) -> list[PaddedGroup]:
@@ -133,26 +123,29 @@ class AtomLayout:
             while buckets and 4 * buckets[-1][1] >= 3 * longest:
                 count, n = buckets.pop()
                 molecule, token = molecule - count, token - count * n
-            groups.append(PaddedGroup(self, slice(molecule, last_molecule), slice(token, last_token), longest))
+            sizes = self._sizes[molecule:last_molecule]
+            groups.append(PaddedGroup(sizes, slice(token, last_token), longest))
         return groups[::-1]
 
 
 class PaddedGroup:
-    """Some consecutive molecules of a layout, padded to the largest of them.
+    """Some molecules that are packed one after the other, padded to the largest of them.
+
+    Args:
+        sizes: (b,) their numbers of atoms.
+        tokens: which of the packed atoms are theirs.
+        longest: the largest of their sizes.
 
     Attributes:
         mask: (b, n) bool, true at real atoms.
     """
 
-    def __init__(self, layout: AtomLayout, molecules: slice, tokens: slice, longest: int) -> None:
-        sizes = layout.sizes[molecules]
+    def __init__(self, sizes: Tensor, tokens: slice, longest: int) -> None:
         device = sizes.device
         self._shape = (sizes.shape[0], longest)
         self.mask = torch.arange(longest, device=device) < sizes[:, None]
-        first = tokens.start + sizes.cumsum(0) - sizes  # token of each molecule
+        self._place = _places(self.mask, tokens.stop - tokens.start)
         token = torch.arange(tokens.start, tokens.stop, device=device)
-        molecule = layout._molecule[tokens] - molecules.start
-        self._place = molecule * longest + token - first[molecule]
         self._token = torch.zeros(self.mask.numel(), dtype=torch.long, device=device).index_copy(0, self._place, token)
 
     def pad(self, tokens: Tensor) -> Tensor:
@@ -162,6 +155,14 @@ class PaddedGroup:
     def real(self, padded: Tensor) -> Tensor:
         """(b, n, C) -> (t, C), the group's rows of a packed tensor."""
         return padded.flatten(0, 1).index_select(0, self._place)
+
+
+def _places(real: Tensor, count: int) -> Tensor:
+    """(B, N) -> (count,), where in the flattened batch the real atoms are.
+
+    ``nonzero()`` would find them too, but would make the host wait to know how many.
+    """
+    return (~real).flatten().sort(stable=True).indices[:count]
 
 
 class LayoutCache:

@@ -7,7 +7,7 @@ A block, with c the embedding of the time and (shift, scale, gate)_{1,2} = W SiL
     x <- x + gate_2 * SwiGLU((1 + scale_2) * LayerNorm(x) + shift_2)
 
 SwiGLU(x) = W_2 (SiLU(W_s x) * (W_l x)) (Shazeer 2020). Tokens are packed (T, D), see :mod:`symdiff_plugin.atoms`;
-what belongs to a whole sequence, the time among it, has one row a sequence, in packed order.
+what belongs to a whole sequence, the time among it, has one row a sequence.
 
 Parameters are stored as in the reference DiT: qkv as rows [q; k; v] with the heads inside each, modulations as
 rows shift, scale, gate of attention and then of the MLP, and fc1 as rows [W_s; W_l].
@@ -119,7 +119,7 @@ class DiT(nn.Module):
         """
         Args:
             x: (T, D) embedded tokens.
-            t: (B,) times, one a sequence, in packed order, or (1,), one for all.
+            t: (B,) times, one a sequence, or (1,), one for all.
             layout: which tokens belong to which sequence.
 
         Returns:

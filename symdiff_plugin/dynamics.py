@@ -80,18 +80,20 @@ class DiTDynamics(nn.Module):
         """The predicted noise, with fresh draws of what is random.
 
         Args:
-            t: (B, 1) in [0, 1], or one element for the whole batch.
-            xh: (B, N, 3 + nf), positions first, with zero centre of mass, zero on padding.
-            node_mask: (B, N, 1) of 0 and 1.
+            t: (B, 1) in [0, 1], or one element for the whole batch; of a floating-point type: integers are refused,
+                for a step's number is not a time.
+            xh: (B, N, 3 + nf), positions first, with zero centre of mass, zero on padding; of the weights' dtype.
+            node_mask: (B, N, 1) of 0 and 1, of any dtype.
             edge_mask: unused; every atom of a molecule sees every other.
-            context: (B, N, context_node_nf), or None when that is 0.
+            context: (B, N, context_node_nf) of the weights' dtype, or None when that is 0.
 
         Returns:
             (B, N, 3 + nf), zero on padding; its first three columns have zero centre of mass.
 
         Raises:
-            ValueError: a tensor has another shape than the model was built for.
+            ValueError: a tensor has another shape or dtype than the model was built for; nothing was drawn then.
         """
+        self._check(t, xh, node_mask, context)
         return self.given_draws(t, xh, node_mask, context, **self.draw(xh, node_mask))
 
     def draw(self, xh: Tensor, node_mask: Tensor) -> dict[str, Tensor]:
@@ -114,11 +116,9 @@ class DiTDynamics(nn.Module):
             R0: (B, 3, 3) in O(3); not needed, and not used, by a plain DiT.
             eta: (B, N, m_noise); needed by a learned gamma alone.
         """
-        self._check(xh, node_mask, context)
+        self._check(t, xh, node_mask, context)
         layout = self._layouts(node_mask)
         t = _times(t, xh) * self.architecture.time_scale  # (B,), or (1,) if it is the same for all
-        if t.shape[0] > 1:
-            t = layout.sort(t)
         x, h = xh[..., :N_DIMS], xh[..., N_DIMS:]
         psi = self.pair_embedding(layout.pack(x), layout)  # (T, n_emb), O(3)-invariant: serves every R
         R = self.rotation(x, psi, t, layout, R0, eta)
@@ -181,16 +181,24 @@ class DiTDynamics(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.architecture}, in_node_nf={self.in_node_nf}, context_node_nf={self.context_node_nf}"
 
-    def _check(self, xh: Tensor, node_mask: Tensor, context: Tensor | None) -> None:
+    def _check(self, t: Tensor, xh: Tensor, node_mask: Tensor, context: Tensor | None) -> None:
         width = N_DIMS + self.in_node_nf
         if xh.dim() != 3 or xh.shape[-1] != width:
             raise ValueError(f"xh must be (B, N, {width}): 3 + in_node_nf columns, not {tuple(xh.shape)}")
         if node_mask.shape != (*xh.shape[:2], 1):
             raise ValueError(f"node_mask must be {(*xh.shape[:2], 1)}, not {tuple(node_mask.shape)}")
-        given = 0 if context is None else context.shape[-1]
-        if given != self.context_node_nf or (context is not None and context.shape[:2] != xh.shape[:2]):
+        wanted = (*xh.shape[:2], self.context_node_nf)
+        if self.context_node_nf > 0 if context is None else context.shape != wanted:
             found = "no context" if context is None else f"context of shape {tuple(context.shape)}"
             raise ValueError(f"the model takes context_node_nf = {self.context_node_nf}, but was given {found}")
+        if t.numel() not in (1, len(xh)):
+            raise ValueError(f"t must be ({len(xh)}, 1) or have one element, not {tuple(t.shape)}")
+        if not t.is_floating_point():
+            raise ValueError(f"t must be times in [0, 1], not {t.dtype}: divide the number of a step by T")
+        dtype = self.xh_embedder.weight.dtype
+        for name, tensor in (("xh", xh), ("context", context)):
+            if tensor is not None and tensor.dtype != dtype:
+                raise ValueError(f"{name} must be {dtype}, as the weights are, not {tensor.dtype}")
 
 
 class SymDiffDynamics(DiTDynamics):
@@ -237,8 +245,7 @@ class SymDiffDynamics(DiTDynamics):
             raise ValueError(f"eta must be {wanted}, not {None if eta is None else tuple(eta.shape)}")
         x_eta = layout.pack(torch.cat([act_inverse(R0, x), eta], dim=-1))  # (T, 3 + m_noise)
         with self.autocast(x):
-            f = self.f_theta(torch.cat([x_eta, psi], dim=-1), t, layout)
-        f = layout.unsort(f)  # (B, 3, 3)
+            f = self.f_theta(torch.cat([x_eta, psi], dim=-1), t, layout)  # (B, 3, 3)
         return compose(R0, f, release=self.architecture.is_release)
 
 
@@ -248,9 +255,6 @@ def _times(t: Tensor, xh: Tensor) -> Tensor:
     In sampling all molecules share the time, and what depends on it alone is then computed once, not B times. It shows
     in the stride of an expanded element; the values are looked at where no device has to be waited for.
     """
-    batch = xh.shape[0]
-    if t.numel() not in (1, batch):
-        raise ValueError(f"t must be ({batch}, 1) or have one element, not {tuple(t.shape)}")
     shared = t.numel() == 1 or t.stride(0) == 0
     if not shared and t.device.type == "cpu" and not torch.is_grad_enabled() and not isinstance(t, FakeTensor):
         shared = len(set(t.flatten().tolist())) == 1

@@ -57,9 +57,9 @@ def gram_schmidt(a: Tensor) -> Tensor:
     a1, a2, a3 = (a / scale).unbind(-1)
 
     q1 = _normalise(a1, fallback=_least_axis(torch.zeros_like(a1)))
-    axis = _least_axis(q1.detach().abs())
-    q2 = _normalise(_reject(a2, q1), fallback=_unit(_reject(axis, q1.detach())))
-    # Cancellation leaves q2 short of orthogonal by rounding / |v|; a second pass mends it.
+    q2 = _normalise(_reject(a2, q1), fallback=_least_axis(q1.abs()))
+    # Cancellation leaves q2 short of orthogonal by rounding / |v|, and the axis is not orthogonal at all; a second pass
+    # mends both.
     q2 = _unit(_reject(q2, q1))
     q3 = torch.linalg.cross(q1, q2)
     q3 = torch.where(_dot(q3, a3) < 0, -q3, q3)

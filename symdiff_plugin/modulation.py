@@ -3,7 +3,7 @@ r"""The two affine maps of adaLN, with one row of coefficients a sequence.
     modulated_norm:  y = (1 + scale_m) * LayerNorm(x) + shift_m
     gated_sum:       y = x + gate_m * h
 
-for token i of sequence m(i); x, h, y are (T, D) and the coefficients (B, D), in packed order, or (1, D) where all
+for token i of sequence m(i); x, h, y are (T, D) and the coefficients (B, D), or (1, D) where all
 sequences share them. A coefficient is gathered to its tokens when it is needed and dropped again, and its gradient is
 scattered back by ``index_add_``: autograd would keep six copies (T, D) a block for the backward pass.
 """
@@ -29,7 +29,7 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout) 
 
     Args:
         x: (T, D) tokens.
-        shift, scale: (B, D), one row a sequence, in packed order, or (1, D).
+        shift, scale: (B, D), one row a sequence, or (1, D).
 
     Returns:
         (T, D), under autocast already of the type in which the next Linear computes.
@@ -45,7 +45,7 @@ def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
 
     Args:
         x, h: (T, D) tokens; h may be of lower precision.
-        gate: (B, D), one row a sequence, in packed order, or (1, D).
+        gate: (B, D), one row a sequence, or (1, D).
     """
     gate = gate.to(x.dtype)
     if torch.compiler.is_compiling():

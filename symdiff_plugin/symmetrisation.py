@@ -90,7 +90,7 @@ class LearnedRotation(nn.Module):
             xavier_uniform(linear)
 
     def matrix(self, features: Tensor, t: Tensor, layout: AtomLayout) -> Tensor:
-        """(T, in_features), (B,) -> (B, 3, 3), before orthogonalisation, in packed order."""
+        """(T, in_features), (B,) -> (B, 3, 3), before orthogonalisation."""
         hidden = self.dit(self.x_embedder(features), t, layout)  # (T, hidden)
         pooled = layout.mean(hidden)  # (B, hidden)
         # The rotation is geometry, and these layers have one row a molecule: full precision, whatever autocast says.
@@ -101,10 +101,10 @@ class LearnedRotation(nn.Module):
         """
         Args:
             features: (T, in_features), rows [x, eta, Psi] of packed atoms.
-            t: (B,) times in packed order.
+            t: (B,) times.
 
         Returns:
-            (B, 3, 3) in O(3), in packed order, of t's dtype.
+            (B, 3, 3) in O(3), of t's dtype.
         """
         a = self.matrix(features, t, layout)
         return gram_schmidt(a.mT).mT if self.orthogonalise_rows else gram_schmidt(a)

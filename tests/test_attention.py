@@ -6,7 +6,7 @@ from molecules import qm9_batch
 
 from symdiff_plugin import attention as module
 from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.attention import attention
+from symdiff_plugin.attention import Attention, attention
 
 HEADS, WIDTH = 3, 12
 
@@ -46,11 +46,26 @@ def test_attention_and_its_gradient_against_the_naive_version(layout, path, elem
     monkeypatch.setattr(module, "_SLICE", elements)
     torch.manual_seed(0)
     qkv = torch.randn(layout.tokens, 3 * WIDTH, dtype=torch.float64, requires_grad=True)
+    before = qkv.detach().clone()
     ours, theirs = attention(qkv, HEADS, layout), naive(qkv, layout)
+    assert ("_BySlices" in ours.grad_fn.name()) == layout.exact
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
     weight = torch.randn_like(ours)
     (a,), (b,) = (torch.autograd.grad((out * weight).sum(), qkv) for out in (ours, theirs))
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert torch.equal(qkv, before)
+
+
+def test_the_module_has_a_linear_before_and_one_behind(layout):
+    torch.manual_seed(0)
+    model = Attention(WIDTH, HEADS).double()
+    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
+        "qkv.weight": (3 * WIDTH, WIDTH), "qkv.bias": (3 * WIDTH,), "proj.weight": (WIDTH, WIDTH), "proj.bias": (WIDTH,)
+    }  # fmt: skip
+    x = torch.randn(layout.tokens, WIDTH, dtype=torch.float64)
+    q, p = model.qkv, model.proj
+    theirs = naive(x @ q.weight.T + q.bias, layout) @ p.weight.T + p.bias
+    torch.testing.assert_close(model(x, layout), theirs, rtol=1e-12, atol=1e-13)
 
 
 def test_bfloat16_rounds_only_what_goes_in_and_out(layout, path):
@@ -64,6 +79,30 @@ def test_bfloat16_rounds_only_what_goes_in_and_out(layout, path):
     (a,) = torch.autograd.grad(ours.float().square().sum(), qkv)
     (b,) = torch.autograd.grad(theirs.square().sum(), qkv)
     assert (a.double() - b.double()).abs().max() <= 2**-5 * b.abs().max()
+
+
+def test_slices_hold_as_many_sequences_as_fit_and_all_of_them(monkeypatch):
+    monkeypatch.setattr(module, "_SLICE", 4 * WIDTH)
+    mask = torch.zeros(7, 5)
+    for row, n in enumerate((2, 3, 5, 2, 0, 2, 3)):
+        mask[row, :n] = 1
+    layout = AtomLayout(mask)
+    rows = torch.arange(layout.tokens)[:, None]
+    found = list(module._slices(layout, rows.expand(-1, 3 * WIDTH), rows))
+    assert [shape for _, shape in found] == [(2, 2), (1, 2), (1, 3), (1, 3), (1, 5)]
+    for part in range(2):
+        assert torch.equal(torch.cat([tensors[part][:, :1] for tensors, _ in found]), rows)
+    assert all(len(tensors[0]) == b * n for tensors, (b, n) in found)
+
+
+def test_on_a_cpu_autocast_changes_nothing_inside():
+    layout = AtomLayout(qm9_batch()[2])
+    torch.manual_seed(0)
+    qkv = torch.randn(layout.tokens, 3 * WIDTH).bfloat16().float().requires_grad_()
+    plain = attention(qkv, HEADS, layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(attention(qkv, HEADS, layout), plain)
+        assert torch.equal(attention(qkv.bfloat16(), HEADS, layout), plain.bfloat16())
 
 
 def test_gradient_that_is_not_contiguous(layout, path):

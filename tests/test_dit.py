@@ -26,13 +26,13 @@ def test_sinusoids_are_dits():
 def test_adaln_zero_predicts_zero_at_the_start():
     torch.manual_seed(0)
     model = DiT(16, 2, 4, out_features=5)
-    assert model(torch.randn(9, 16), torch.rand(3), layout([2, 3, 4])).abs().max() == 0
+    assert model(torch.randn(9, 16), torch.rand(3), layout([4, 2, 3])).abs().max() == 0
 
 
 def test_blocks_are_the_identity_at_the_start():
     torch.manual_seed(0)
     x = torch.randn(9, 16)
-    assert torch.equal(DiT(16, 2, 4)(x, torch.rand(3), layout([2, 3, 4])), x)
+    assert torch.equal(DiT(16, 2, 4)(x, torch.rand(3), layout([4, 2, 3])), x)
 
 
 def test_swiglu_starts_as_its_gate_alone():
@@ -54,15 +54,28 @@ def test_initial_weights():
     assert block.adaLN_modulation[1].weight.abs().max() == 0
 
 
+def test_initial_weights_of_the_time_embedding():
+    """N(0, 0.02^2), as DiT has them."""
+    torch.manual_seed(0)
+    mlp = DiT(128, 1, 4).t_embedder.mlp
+    for linear in (mlp[0], mlp[2]):
+        normal = linear.weight.detach().double() / 0.02
+        error = normal.numel() ** -0.5
+        assert abs(normal.mean()) < 4 * error
+        assert abs(normal.std() - 1) < 4 * error
+        assert abs(normal.pow(4).mean() - 3) < 4 * 96**0.5 * error  # normal, not uniform, whose is 1.8
+        assert (linear.bias == 0).all()
+
+
 def test_sequences_do_not_see_each_other():
     torch.manual_seed(0)
     model = DiT(16, 2, 4, out_features=5).double()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     tokens, t = torch.randn(9, 16, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
-    before = model(tokens, t, layout([2, 3, 4]))
+    before = model(tokens, t, layout([4, 2, 3]))
     tokens[:2] += 1
-    after = model(tokens, t, layout([2, 3, 4]))
+    after = model(tokens, t, layout([4, 2, 3]))
     assert torch.equal(before[2:], after[2:])
     assert (before[:2] != after[:2]).any()
 
@@ -73,7 +86,7 @@ def test_dropout_is_for_training_only():
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     tokens, t = torch.randn(9, 16), torch.rand(3)
-    run = lambda: model(tokens, t, layout([2, 3, 4]))  # noqa: E731
+    run = lambda: model(tokens, t, layout([4, 2, 3]))  # noqa: E731
     assert not torch.equal(run(), run())
     model.eval()
     assert torch.equal(run(), run())

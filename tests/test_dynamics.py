@@ -223,6 +223,45 @@ def test_wrong_shapes_are_refused(change, message):
         model.given_draws(**arguments)
 
 
+NUMBERS = "t must be times in .0, 1., not torch.int64"
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(node_mask=a["node_mask"][..., 0]), r"node_mask must be \(8, 25, 1\), not \(8, 25\)"),
+        (lambda a: a.update(node_mask=a["node_mask"][:, :-1]), r"node_mask must be \(8, 25, 1\), not \(8, 24, 1\)"),
+        (lambda a: a.update(xh=a["xh"][0]), r"xh must be \(B, N, 9\)"),
+        (lambda a: a.update(t=torch.full((8, 1), 500)), NUMBERS),
+        (lambda a: a.update(t=torch.tensor(500)), NUMBERS),
+        (lambda a: a.update(t=a["t"][:3]), r"t must be \(8, 1\) or have one element, not \(3, 1\)"),
+        (lambda a: a.update(xh=a["xh"].float()), "xh must be torch.float64, as the weights are, not torch.float32"),
+        (lambda a: a.update(context=a["context"].int()), "context must be torch.float64, as the weights are, not"),
+        (lambda a: a.update(context=a["context"][:, 0]), r"context_node_nf = 2, but was given context of shape \(8, 2"),
+        (lambda a: a.update(context=a["context"][:, 1:]), r"was given context of shape \(8, 24, 2\)"),
+        (lambda a: a.update(context=None), "context_node_nf = 2, but was given no context"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_drawn(name, change, message):
+    model, t, xh, mask, extra = model_and_batch(name, context=2)
+    arguments = {"t": t, "xh": xh, "node_mask": mask, "context": extra}
+    change(arguments)
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        model._forward(**arguments)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_a_mask_may_be_of_any_dtype(dtype):
+    model, t, xh, mask, _ = model_and_batch()
+    torch.manual_seed(5)
+    out = model._forward(t, xh, mask)
+    torch.manual_seed(5)
+    assert torch.equal(model._forward(t, xh, mask.to(dtype)), out)
+
+
 def test_missing_context_is_refused():
     model, t, xh, mask, _ = model_and_batch(context=1)
     with pytest.raises(ValueError, match="context_node_nf = 1, but was given no context"):

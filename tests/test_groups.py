@@ -60,6 +60,62 @@ def test_gram_schmidt_does_not_depend_on_the_scale(scale):
     torch.testing.assert_close(gram_schmidt(a * scale), gram_schmidt(a), rtol=0, atol=1e-5)
 
 
+def test_any_number_of_leading_dimensions():
+    torch.manual_seed(3)
+    a = torch.randn(2, 5, 3, 3, dtype=torch.float64)
+    a[0, :2, :, 1] = a[0, :2, :, 0]
+    a[1, :2, :, 0] = 0
+    apart = torch.stack([torch.stack([gram_schmidt(matrix) for matrix in row]) for row in a])
+    torch.testing.assert_close(gram_schmidt(a), apart, rtol=0, atol=1e-14)
+
+
+def test_a_missing_second_direction_is_the_axis_farthest_from_the_first():
+    """q2 is that axis made orthogonal to q1, and its gradient that of this: the axis is a constant."""
+    torch.manual_seed(4)
+    a = torch.randn(30, 3, 3, dtype=torch.float64)
+    a[:3, :, 0] = -EYE  # here the least of the entries of q1, signs and all, is q1's own
+    a[..., 1] = -2 * a[..., 0]
+    a.requires_grad_()
+    q1 = a[..., 0] / a[..., 0].norm(dim=-1, keepdim=True)
+    axis = EYE[q1.abs().argmin(-1)]
+    q2 = axis - (q1 * axis).sum(-1, keepdim=True) * q1
+    q2 = q2 / q2.norm(dim=-1, keepdim=True)
+    q3 = torch.linalg.cross(q1, q2)
+    theirs = torch.stack([q1, q2, q3 * (q3 * a[..., 2]).sum(-1, keepdim=True).sign()], dim=-1)
+    ours = gram_schmidt(a)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
+    weight = torch.randn_like(ours)
+    (x,), (y,) = (torch.autograd.grad((out * weight).sum(), a, retain_graph=True) for out in (ours, theirs))
+    torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-10)
+
+
+def test_a_missing_first_direction_is_the_first_axis():
+    a = torch.randn(4, 3, 3)
+    a[..., 0] = torch.tensor([0.0, 1e-30, -1e-30])
+    torch.testing.assert_close(gram_schmidt(a)[..., 0], EYE[0].float().expand(4, 3))
+
+
+def test_where_a_column_begins_to_count_as_dependent():
+    eps = torch.finfo(torch.float64).eps
+    for distance, q2 in ((8 * eps, EYE[1]), (8.5 * eps, EYE[2])):
+        a = torch.stack([EYE[0], EYE[0] + distance * EYE[2], EYE[1] + EYE[2]], dim=-1)
+        torch.testing.assert_close(gram_schmidt(a)[:, 1], q2)
+
+
+@pytest.mark.parametrize("scale", [2e-38, 1e-30])
+def test_gradients_of_vanishing_matrices_are_finite(scale):
+    """One over the size of a column would overflow."""
+    torch.manual_seed(5)
+    a = (scale * torch.randn(50, 3, 3)).requires_grad_()
+    (1e3 * gram_schmidt(a) * torch.randn(50, 3, 3)).sum().backward()
+    assert torch.isfinite(a.grad).all()
+
+
+def test_haar_draws_are_of_the_dtype_and_on_the_device_asked_for():
+    assert sample_haar(2, dtype=torch.float64).dtype == torch.float64
+    assert sample_haar(2, device="meta").is_meta
+
+
 def test_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"3, 3"):
         gram_schmidt(torch.zeros(3, 2))

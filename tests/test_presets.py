@@ -54,6 +54,41 @@ def test_training_settings_of_the_paper():
     assert [p for p in PRESETS if PRESETS[p].training.data_augmentation] == ["dit_aug", "dit_aug_tiny"]
 
 
+# Tables 3, 5 and C.2 of the paper, as DESIGN has them: eps_theta's size, layers, heads; n_z, K; f_theta's size, layers,
+# heads and decoder, for the models that have one.
+SIZES = {
+    "symdiff": (384, 12, 6, 184, 184, 128, 8, 4, 64),
+    "symdiff_minus": (360, 10, 6, 180, 180, 128, 8, 4, 64),
+    "symdiff_minus_minus": (294, 8, 6, 147, 147, 128, 8, 4, 64),
+    "dit_ft": (384, 12, 6, 184, 184, 128, 8, 4, 64),
+    "dit_ft_freeze": (384, 12, 6, 184, 184, 128, 8, 4, 64),
+    "symdiff_star": (768, 12, 12, 382, 382, 216, 10, 8),
+    "symdiff_h": (384, 12, 6, 184, 184),
+    "dit": (384, 12, 6, 184, 184),
+    "dit_aug": (384, 12, 6, 184, 184),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_the_paper(name):
+    a = get_architecture(name)
+    found = (a.hidden_size, a.depth, a.num_heads, a.xh_hidden_size, a.K)
+    found += (a.enc_hidden_size, a.enc_depth, a.enc_num_heads, a.dec_hidden_features)
+    assert found[: len(SIZES[name])] == SIZES[name]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_all_models_of_the_paper_have_in_common(name):
+    """m_noise = 3 of standard deviation 1, both halves of SwiGLU twice the width, no dropout, integer steps."""
+    a = get_architecture(name)
+    assert (a.noise_dims, a.noise_std, a.mlp_ratio, a.enc_mlp_ratio, a.mlp_dropout) == (3, 1.0, 4.0, 4.0, 0.0)
+    assert (a.time_scale, a.precision, a.compat) == (1000.0, "fp32", "paper")
+    assert a.frame == ("haar" if "symdiff_h" in name else "none" if name in PLAIN else "learned")
+
+
+PLAIN = {"dit", "dit_aug", "dit_tiny", "dit_aug_tiny"}
+
+
 def test_egnn_baselines_of_table_6():
     sizes = {name: (flags["nf"], flags["n_layers"]) for name, flags in EGNN_BASELINES.items()}
     tiny = sizes.pop("edm_tiny")

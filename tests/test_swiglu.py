@@ -2,17 +2,19 @@ import pytest
 import torch
 
 from symdiff_plugin import slices
-from symdiff_plugin.swiglu import SwiGLU
+from symdiff_plugin.swiglu import SwiGLU, gated
 
 
-@pytest.mark.parametrize("elements", [1, 40, 1 << 16])
-def test_swiglu_and_its_gradients_against_the_formula(elements, monkeypatch):
+@pytest.mark.parametrize(("elements", "compiling"), [(1, False), (40, False), (1 << 16, False), (1 << 16, True)])
+def test_swiglu_and_its_gradients_against_the_formula(elements, compiling, monkeypatch):
     monkeypatch.setattr(slices, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     torch.manual_seed(0)
     mlp = SwiGLU(6, 10).double()
     x = torch.randn(23, 6, dtype=torch.float64, requires_grad=True)
     a, b = (x @ mlp.fc1.weight.T + mlp.fc1.bias).split(10, dim=-1)
     theirs = (a / (1 + torch.exp(-a)) * b) @ mlp.fc2.weight.T + mlp.fc2.bias
+    assert ("_Gated" in gated(mlp.fc1(x)).grad_fn.name()) == (not compiling)
     ours = mlp(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
     weight = torch.randn_like(ours)

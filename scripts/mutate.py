@@ -1,0 +1,480 @@
+"""Mutation testing of the core: ``python scripts/mutate.py [MODULE ...]``, modules as in ``dynamics`` or ``evaluate/metrics``.
+
+Each mutant is a module with one small fault: another comparison, sign, constant or argument, a call or a statement
+left out. Tests that still pass have not seen it, and it *survives*. The tests that ``TESTS`` names for the module run
+once as they are; every mutant is a fork of that process, in which those that run through its lines run again, the
+fastest first, up to the first failure. Results are kept under ``.mutation``, so that an interrupted run goes on where
+it was; survivors are tried again each time.
+
+Mutants that no test can kill, because they compute the same thing, are listed with a reason in
+``mutate_equivalent.json`` beside this file. The exit status is 1 if any other survives or a listed one is no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+EQUIVALENT = Path(__file__).with_name("mutate_equivalent.json")
+PACKAGE = "symdiff_plugin"
+# What the tests of the core import and nothing mutates; in the parent once, not in every fork.
+LIBRARIES = (
+    "torch", "numpy", "scipy.stats", "scipy.sparse.csgraph", "scipy.spatial.distance", "rdkit.Chem",
+    "rdkit.Chem.rdDetermineBonds", "safetensors.torch", "tqdm", "pytest", "_pytest.assertion.rewrite",
+    "torch._dynamo", "torch.utils.flop_counter", "torch.distributions",
+)  # fmt: skip
+
+# The modules in the order of their weight, and the tests that are to find their faults.
+_MODEL = ["tests/test_dynamics.py", "tests/test_symmetrisation.py", "-k", "not moments and not compiled"]  # for speed
+TESTS: dict[str, list[str]] = {
+    "dynamics": _MODEL,
+    "symmetrisation": _MODEL,
+    "groups": ["tests/test_groups.py"],
+    "pair_features": ["tests/test_pair_features.py", *_MODEL],
+    "atoms": ["tests/test_atoms.py", "tests/test_attention.py", "tests/test_pair_features.py"],
+    "dit": ["tests/test_dit.py", *_MODEL],
+    "modulation": ["tests/test_modulation.py"],
+    "attention": ["tests/test_attention.py"],
+    "swiglu": ["tests/test_swiglu.py"],
+    "slices": ["tests/test_slices.py"],
+    "precision": ["tests/test_precision.py"],
+    "presets": ["tests/test_presets.py"],
+    "diffusion": ["tests/test_diffusion.py", "tests/test_diffusion_is_edms.py"],
+    "evaluate/importance_bound": ["tests/training/test_importance_bound.py"],
+    "evaluate/edm_rules": ["tests/training/test_edm_rules.py"],
+    "evaluate/metrics": ["tests/test_evaluate_report.py", "tests/training/test_edm_rules.py"],
+    "novelty": ["tests/training/test_novelty.py"],
+    "evaluate/bonds": ["tests/test_evaluate_bonds.py"],
+    "evaluate/perception": ["tests/test_perception.py"],
+    "evaluate/by_size": ["tests/test_by_size.py"],
+    "evaluate/likelihood": ["tests/training/test_likelihood.py"],
+    "sample": ["tests/test_qm9_mini.py", "tests/test_pretrained.py"],
+    "ema": ["tests/training/test_ema.py"],
+    "optim": ["tests/training/test_optim.py"],
+}
+# What is no part of the core though its module is: command lines and words for people.
+NOT_CORE = {"main", "_parser", "table", "write", "summary", "extra_repr", "words", "command_line"}
+
+_COMPARISONS = {
+    ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
+}  # fmt: skip
+_ARITHMETIC = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: where it is, what it is, and the module with it."""
+
+    line: int
+    end: int
+    where: str  # the function or class, "" outside of all
+    runs: bool  # whether it is in what a function does, not what it is when it is defined
+    key: str  # names it whatever the line: function, text before and after
+    code: CodeType
+
+
+def mutants(source: str, path: str) -> Iterator[Mutant]:
+    """Every mutant of a module, in the order of its lines."""
+    tree = ast.parse(source)
+    imported = {
+        alias.asname or alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if not (isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE))
+    }
+    seen: Counter[str] = Counter()
+    for holder, place, node, where, runs in list(_sites(tree, "", False)):
+        for new in _faults(node, holder, imported):
+            before, after = (_text(part) for part in (node, new))
+            key = f"{where or 'module'}: {before} -> {after}"
+            seen[key] += 1
+            ast.fix_missing_locations(ast.copy_location(new, node))
+            _put(holder, place, new)
+            code = compile(tree, path, "exec")
+            _put(holder, place, node)
+            numbered = key if seen[key] == 1 else f"{key} #{seen[key]}"
+            yield Mutant(node.lineno, node.end_lineno or node.lineno, where, runs, numbered, code)
+
+
+def _text(node: ast.AST) -> str:
+    """Its source on one line; of what has a body the first line alone."""
+    text = ast.unparse(node)
+    return text.splitlines()[0] if isinstance(node, ast.If | ast.While | ast.With) else " ".join(text.split())
+
+
+def _put(holder: ast.AST, place: tuple[str, int | None], node: ast.AST) -> None:
+    field, index = place
+    if index is None:
+        setattr(holder, field, node)
+    else:
+        getattr(holder, field)[index] = node
+
+
+def _sites(
+    node: ast.AST, where: str, runs: bool
+) -> Iterator[tuple[ast.AST, tuple[str, int | None], ast.AST, str, bool]]:
+    """Every node that may be replaced: its parent, its place there, itself, in which function it is, and whether there
+    it is run."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
+            continue
+        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if not isinstance(child, ast.expr | ast.stmt | ast.keyword | ast.comprehension | ast.withitem | ast.arguments):
+                continue
+            inside, inside_runs = where, runs
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                if child.name in NOT_CORE:
+                    continue
+                inside, inside_runs = f"{where}.{child.name}".lstrip("."), runs or isinstance(child, ast.FunctionDef)
+            elif isinstance(child, ast.arguments):
+                inside_runs = False  # defaults
+            if isinstance(child, ast.Import | ast.ImportFrom | ast.JoinedStr):
+                continue
+            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+                continue  # a docstring
+            if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+                continue
+            if isinstance(child, ast.expr | ast.stmt):
+                yield node, (field, index), child, inside, inside_runs
+            if not isinstance(child, ast.Raise):  # its words are for people
+                yield from _sites(child, inside, inside_runs)
+
+
+def _faults(node: ast.AST, holder: ast.AST, imported: set[str]) -> Iterator[ast.AST]:
+    """What may stand in the place of a node."""
+
+    def like(**fields: object) -> ast.AST:
+        new = copy.copy(node)
+        for name, value in fields.items():
+            setattr(new, name, value)
+        return new
+
+    match node:
+        case ast.Compare(ops=ops):
+            for i, op in enumerate(ops):
+                for other in _COMPARISONS[type(op)]:
+                    yield like(ops=[*ops[:i], other(), *ops[i + 1 :]])
+        case ast.BinOp(op=ast.MatMult(), left=left, right=right):
+            yield like(left=right, right=left)
+        case ast.BinOp(op=op) if type(op) in _ARITHMETIC:
+            yield like(op=_ARITHMETIC[type(op)]())
+        case ast.BoolOp(op=op):
+            yield like(op=ast.Or() if isinstance(op, ast.And) else ast.And())
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
+            pass  # -1 is the last dimension, in which 1 may be the same; it becomes -2 below
+        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert(), operand=operand):
+            yield operand
+        case ast.Constant(value=bool(value)):
+            yield like(value=not value)
+        case ast.Constant(value=int(value)):
+            yield like(value=value + 1)
+        case ast.Constant(value=float(value)):
+            yield like(value=2 * value or 1.0)
+        case ast.Slice(lower=lower, upper=upper):
+            if lower is not None:
+                yield like(lower=None)
+            if upper is not None:
+                yield like(upper=None)
+        case ast.Attribute(attr="mT" | "T", ctx=ast.Load(), value=value):
+            yield value
+        case ast.Call(func=func, args=args, keywords=keywords):
+            for i, keyword in enumerate(keywords):
+                if keyword.arg is not None:
+                    yield like(keywords=[*keywords[:i], *keywords[i + 1 :]])
+            last = args[-2:]
+            if len({ast.unparse(one) for one in last if isinstance(one, ast.Name | ast.Attribute)}) == 2:
+                yield like(args=[*args[:-2], args[-1], args[-2]])
+            if not isinstance(holder, ast.Expr):
+                method = isinstance(func, ast.Attribute) and ast.unparse(func.value) not in ("self", "ctx")
+                if method and _root(func) not in {*imported, "super"}:
+                    yield func.value  # x.f() -> x
+                elif args and not isinstance(args[0], ast.Starred):
+                    yield args[0]  # f(x) -> x
+        case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Compare | ast.UnaryOp | ast.BoolOp):
+            yield like(test=ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test))
+        case ast.Return(value=value) if not (value is None or isinstance(value, ast.Constant) and value.value is None):
+            yield like(value=ast.copy_location(ast.Constant(None), value))
+        case ast.With(items=items, body=body) if all(item.optional_vars is None for item in items):
+            yield ast.If(test=ast.Constant(True), body=body, orelse=[])
+        case ast.Expr() | ast.Raise() | ast.AugAssign() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            if any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value)):
+                yield ast.Pass()  # x = f(x)
+
+
+def _root(node: ast.AST) -> str:
+    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Imports a module with a fault in it."""
+
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self.code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.code
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(name, self) if name == self.name else None
+
+
+def _unwrapped(value: object) -> object:
+    """The function inside a property, a static method or what a decorator made of it."""
+    for name in ("fget", "func", "__func__", "__wrapped__"):
+        if getattr(value, name, None) is not None:
+            return _unwrapped(getattr(value, name))
+    return value
+
+
+def put_in_place(mutant: Mutant, module: ModuleType) -> bool:
+    """Give the function that is faulty its faulty code; False where that cannot be done in an imported module."""
+    scope: object = module
+    code = mutant.code
+    for name in mutant.where.split("."):
+        inner = [c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name]
+        if len(inner) != 1 or name not in vars(scope):
+            return False
+        (code,), scope = inner, vars(scope)[name]
+        function = _unwrapped(scope)
+        if isinstance(function, FunctionType):
+            own = function.__code__
+            if own.co_name != name or own.co_filename != code.co_filename or own.co_freevars != code.co_freevars:
+                return False
+            function.__code__ = code
+            return True
+    return False
+
+
+class Trial:
+    """A plugin of pytest: runs the tests once as they are, then those that reach it for every mutant, in a fork.
+
+    Functions get their faulty code in the fork. Faults outside of functions are seen by who imports the module anew.
+    """
+
+    def __init__(self, module: str, path: Path, tests: list[str], say: Callable[[str], None]) -> None:
+        self.module, self.path, self.tests, self.say = module, str(path), tests, say
+        self.lines: dict[str, set[int]] = {}  # of the module, that each test runs through
+        self.seconds: dict[str, float] = {}
+        self.failed = False
+        self.todo: Callable[[Trial], None] | None = None
+        self.session: Any = None
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.failed |= report.failed
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        self.session = session
+        for item in session.items:
+            start, seen = time.monotonic(), self.lines.setdefault(item.nodeid, set())
+
+            def trace(frame: FrameType, event: str, _: object, seen: set[int] = seen) -> Any:
+                if frame.f_code.co_filename != self.path:
+                    return None
+                seen.add(frame.f_lineno)
+                return trace
+
+            threading.settrace(trace)
+            sys.settrace(trace)
+            try:
+                self._run(item)
+            finally:
+                sys.settrace(None)
+                threading.settrace(None)
+            self.seconds[item.nodeid] = time.monotonic() - start
+            if self.failed:
+                return True
+        assert self.todo is not None
+        self.todo(self)
+        return True
+
+    def _run(self, item: Any) -> None:
+        # The session comes next: its fixtures stay, all others are torn down.
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=self.session)
+
+    def kills(self, mutant: Mutant) -> bool:
+        """Whether a test fails, or takes far too long."""
+        reach = set(range(mutant.line, mutant.end + 1))
+        items = [item for item in self.session.items if not mutant.runs or self.lines[item.nodeid] & reach]
+        items.sort(key=lambda item: self.seconds[item.nodeid])
+        if not items:
+            return False
+        child = os.fork()
+        if child == 0:
+            self._child(mutant, items)
+        deadline = time.monotonic() + 10 * sum(self.seconds[item.nodeid] for item in items) + 30
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status != 0
+            time.sleep(0.005)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return True
+
+    def _child(self, mutant: Mutant, items: list[Any]) -> None:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            if not (mutant.runs and put_in_place(mutant, sys.modules[self.module])):
+                status = self._import_anew(mutant)
+                return
+            for value in list(vars(sys.modules[self.module]).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+            for item in items:
+                self._run(item)
+                if self.failed:
+                    return
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _import_anew(self, mutant: Mutant) -> int:
+        import pytest
+
+        for name, module in list(sys.modules.items()):
+            file = str(getattr(module, "__file__", None))
+            if file.startswith(str(ROOT)) and "site-packages" not in file:
+                del sys.modules[name]
+        sys.meta_path.insert(0, _Loader(self.module, self.path, mutant.code))
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *self.tests]))
+
+
+def _say_nothing() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+
+
+def try_module(name: str, tests: list[str], folder: Path, equivalent: Collection[str]) -> dict[str, str]:
+    """Try every mutant of a module that is not known to be killed or equivalent.
+
+    Args:
+        name: of the module, its path in the package without the ending.
+        tests: files and options that pytest is given.
+        folder: where the result is kept.
+        equivalent: keys of mutants that are not tried.
+
+    Returns:
+        To each mutant's key ``killed``, ``survived`` or ``equivalent``.
+
+    Raises:
+        SystemExit: the tests fail without any fault, or none were found.
+    """
+    import pytest
+
+    path = ROOT / PACKAGE / f"{name}.py"
+    source = path.read_text(encoding="utf-8")
+    kept = folder / f"{name.replace('/', '.')}.json"
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    known = before.get("mutants", {}) if before.get("source") == digest else {}
+    found: dict[str, str] = {}
+
+    def work(trial: Trial) -> None:
+        for mutant in mutants(source, str(path)):
+            if mutant.key in equivalent:
+                verdict = "equivalent"
+            elif known.get(mutant.key) == "killed" or trial.kills(mutant):
+                verdict = "killed"
+            else:
+                verdict = "survived"
+                trial.say(f"  survived  {path.relative_to(ROOT)}:{mutant.line}: {mutant.key}")
+            found[mutant.key] = verdict
+            kept.write_text(json.dumps({"source": digest, "mutants": {**known, **found}}, indent=1))
+        kept.write_text(json.dumps({"source": digest, "mutants": found}, indent=1))
+
+    # In a fork: the next module's tests are to be imported anew.
+    say = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _say_nothing()
+            module = ".".join((PACKAGE, *name.split("/")))
+            trial = Trial(module, path, tests, lambda line: print(line, file=say, flush=True))
+            trial.todo = work
+            code = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[trial])
+            status = 0 if code == 0 and not trial.failed else 1
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise SystemExit(f"{name}: its tests must be there and pass before anything is mutated: {' '.join(tests)}")
+    return json.loads(kept.read_text())["mutants"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of: {', '.join(TESTS)} (all)")
+    parser.add_argument("--list", action="store_true", help="print the mutants, try none")
+    parser.add_argument("--fresh", action="store_true", help="try those again that were killed before")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.modules) - set(TESTS))
+    if unknown:
+        parser.error(f"no module {unknown[0]!r}; choose of {', '.join(TESTS)}")
+    chosen = options.modules or list(TESTS)
+    if options.list:
+        for name in chosen:
+            path = ROOT / PACKAGE / f"{name}.py"
+            for mutant in mutants(path.read_text(encoding="utf-8"), str(path)):
+                print(f"{path.relative_to(ROOT)}:{mutant.line}: {mutant.key}")
+        return 0
+
+    os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads but one
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    folder = ROOT / ".mutation"
+    folder.mkdir(exist_ok=True)
+    listed: dict[str, dict[str, str]] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    wrong = 0
+    rows = []
+    for name in chosen:
+        if options.fresh:
+            (folder / f"{name.replace('/', '.')}.json").unlink(missing_ok=True)
+        print(f"{name}:", flush=True)
+        verdicts = try_module(name, TESTS[name], folder, listed.get(name, {}))
+        stale = sorted(set(listed.get(name, {})) - set(verdicts))
+        for key in stale:
+            print(f"  no such mutant any more: {name}: {key}")
+        counts = Counter(verdicts.values())
+        rows.append(f"{name:28s} {sum(counts.values()):5d} {counts['killed']:5d} {counts['equivalent']:5d} {counts['survived']:5d}")
+        wrong += counts["survived"] + len(stale)
+    print(f"{'module':28s} mutants killed equivalent survived", *rows, sep="\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
