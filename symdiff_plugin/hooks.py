@@ -49,6 +49,7 @@ __all__ = [
     "geom_dataset_info",
     "get_optim",
     "is_tested",
+    "is_visualised",
     "nearest_size",
     "padded_size",
     "parse_args",
@@ -259,6 +260,23 @@ def is_tested(epoch: int) -> bool:
     """Whether ``epoch`` ends with a test; see :meth:`symdiff_plugin.run.Run.is_tested`."""
     assert _run is not None, "start_run comes first"
     return _run.is_tested(epoch)
+
+
+def is_visualised(args: Namespace, epoch: int, batch: int) -> bool:
+    """Whether EDM samples and draws molecules after a training batch: every so many of the epochs that are tested.
+
+    The plugin's models do at the end of every ``--visualize_every_batch`` batches. EDM's do where upstream does, at their
+    beginning, hence at the first batch whatever the flag: the samples take random numbers from the steps that follow.
+
+    Args:
+        args: the run's arguments.
+        epoch, batch: the numbers of both, from 0.
+    """
+    if epoch % args.test_epochs != 0:
+        return False
+    if is_plugin_model(args):
+        return (batch + 1) % args.visualize_every_batch == 0
+    return batch % args.visualize_every_batch == 0 and (epoch, batch) != (0, 0)
 
 
 def end_epoch(
