@@ -128,7 +128,7 @@ make_venv() {
         is_our_python "$VENV_PYTHON" || die 2 "the Python in $VENV is not $OUR_PYTHONS: remove it, or set SYMDIFF_VENV"
         return
     elif [ -n "$(ls -A "$VENV" 2>/dev/null)" ] && [ ! -e "$VENV/.symdiff-made" ]; then
-        die 2 "$VENV is there but is no virtual environment that has pip: remove it, or set SYMDIFF_VENV to another place"
+        die 2 "$VENV is there but is no virtual environment with pip: remove it, or set SYMDIFF_VENV to another place"
     fi
     say "making a virtual environment in $VENV"
     said=$("$BASE_PYTHON" -m venv --clear "$VENV" 2>&1) || die 1 \

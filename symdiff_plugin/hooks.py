@@ -29,6 +29,7 @@ from symdiff_plugin.optim import clip_gradients
 from symdiff_plugin.optim import get_optim as plain_optim
 from symdiff_plugin.padded_size import attach as attach_sizes
 from symdiff_plugin.padded_size import begin_step, padded_size
+from symdiff_plugin.precision import tell_if_slower
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
@@ -83,6 +84,8 @@ def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
     from symdiff_plugin.dynamics import build_dynamics as build
 
     dynamics = build(args.model, in_node_nf, args.context_node_nf, **architecture_overrides(args))
+    on = "cuda" if getattr(args, "cuda", False) else "cpu"
+    tell_if_slower(dynamics.architecture.precision, on, dynamics.architecture.hidden_size)
     mode = getattr(args, "compile", "off")
     if mode != "off":
         dynamics.compile_blocks(mode)
@@ -265,8 +268,8 @@ def is_tested(epoch: int) -> bool:
 def is_visualised(args: Namespace, epoch: int, batch: int) -> bool:
     """Whether EDM samples and draws molecules after a training batch: every so many of the epochs that are tested.
 
-    The plugin's models do at the end of every ``--visualize_every_batch`` batches. EDM's do where upstream does, at their
-    beginning, hence at the first batch whatever the flag: the samples take random numbers from the steps that follow.
+    The plugin's models do at the end of every ``--visualize_every_batch`` batches. EDM's do where upstream does, at
+    their beginning, hence at the first batch whatever the flag: the samples take the random numbers of later steps.
 
     Args:
         args: the run's arguments.

@@ -215,11 +215,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here so that --help and a wrong option answer at once.
     from symdiff_plugin.evaluate.perception import perceive
     from symdiff_plugin.evaluate.run import EvaluationError, usable_device
+    from symdiff_plugin.precision import tell_if_slower
     from symdiff_plugin.pretrained import PretrainedError, load
     from symdiff_plugin.progress import progress
 
     try:
         model = load(options.pretrained, usable_device(options.device), options.precision)
+        architecture = model.dynamics.architecture
+        tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
         auto = options.batch_size == "auto"
         batch_size = choose_batch_size(model) if auto else int(options.batch_size)
         sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)

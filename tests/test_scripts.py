@@ -265,7 +265,7 @@ def test_an_environment_without_pip_is_left_alone(repository):
     environment = Environment(repository / ".venv", pip=False)
     environment.belongs_to("mine")
     refused = call("install data", repository)
-    assert_refused(refused, 2, ".venv", "has pip", "SYMDIFF_VENV")
+    assert_refused(refused, 2, ".venv", "with pip", "SYMDIFF_VENV")
     assert environment.owner == "mine"
 
 
