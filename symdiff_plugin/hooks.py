@@ -35,8 +35,10 @@ from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
 from symdiff_plugin.transfer import read, to_device
+from symdiff_plugin.workers import DataLoader
 
 __all__ = [
+    "DataLoader",
     "LogProbabilities",
     "attach_sizes",
     "augment",
