@@ -34,23 +34,13 @@ PRESET            as for ./run_qm9.sh; of EDM's own EGNN: edm, with the settings
 environment:
 EDM_REPO       path or URL of any clone or mirror of EDM, if GitHub is out of reach
 DATADIR        folder for the data (data)
-PYTHON         the Python, 3.10 or newer, to make the virtual environment with (python3)
+PYTHON         the Python, 3.11 to 3.14, to make the virtual environment with (python3)
 SYMDIFF_VENV   where the virtual environment is (.venv)
 END
 }
 
-CALLER=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/setup.sh
-. scripts/setup.sh
-
-# from_caller PATH: PATH as it is meant where the user is; data/ and outputs/ are ours.
-from_caller() {
-    case $1 in
-        /* | data/* | ./data/*) printf '%s\n' "$1" ;;
-        *) printf '%s\n' "$CALLER/$1" ;;
-    esac
-}
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/setup.sh"
 
 read_preset "$@"
 set -- ${WORDS[@]+"${WORDS[@]}"}
@@ -79,7 +69,7 @@ RESUME=auto
 WANDB=
 NAME=geom_$PRESET
 N_SAMPLES=10000
-DATADIR=${DATADIR:-data}
+DATADIR=$(from_caller "${DATADIR:-data}")
 if [ -n "$SMOKE" ]; then
     [ -z "$ARCHIVE$DATA_FILE" ] || die 2 "--smoke makes data of its own: leave out --archive and --data_file"
     NAME=geom_smoke
@@ -96,11 +86,6 @@ case $SPLIT in
     *) die 2 "--split must be official or molecule, not '$SPLIT'" ;;
 esac
 [ -z "$DATA_FILE" ] || [ -z "$ARCHIVE" ] || die 2 "--archive is converted into DATADIR/geom: give it or --data_file"
-case $DATADIR in
-    /*) ;;
-    data | data/*) ;;
-    *) DATADIR=$CALLER/$DATADIR ;;
-esac
 FOLDER=$DATADIR/geom
 [ -n "$DATA_FILE" ] || DATA_FILE=$FOLDER/geom_drugs_30.npy
 if [ -z "$SMOKE" ] && [ ! -e "$DATA_FILE" ]; then

@@ -29,15 +29,13 @@ PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdif
 environment:
 EDM_REPO       path or URL of any clone or mirror of EDM, if GitHub is out of reach
 DATADIR        folder for QM9 (data)
-PYTHON         the Python, 3.10 or newer, to make the virtual environment with (python3)
+PYTHON         the Python, 3.11 to 3.14, to make the virtual environment with (python3)
 SYMDIFF_VENV   where the virtual environment is (.venv)
 END
 }
 
-CALLER=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/setup.sh
-. scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/setup.sh"
 
 read_preset "$@"
 set -- ${WORDS[@]+"${WORDS[@]}"}
@@ -46,21 +44,16 @@ RESUME=auto
 WANDB=
 if [ -n "$SMOKE" ]; then
     NAME=smoke
-    DATADIR=${DATADIR:-data}/smoke
+    DATADIR=$(from_caller "${DATADIR:-data}")/smoke
     N_SAMPLES=$SMOKE_SAMPLES
     PRESET_FLAGS=("${SMOKE_FLAGS[@]}")
 else
     NAME=$PRESET
-    DATADIR=${DATADIR:-data}
+    DATADIR=$(from_caller "${DATADIR:-data}")
     N_SAMPLES=10000
     preset_flags "$PRESET"
 fi
 parse_flags "$@"
-case $DATADIR in
-    /*) ;;
-    data | data/*) ;;
-    *) DATADIR=$CALLER/$DATADIR ;;
-esac
 DATA_FLAGS=(--datadir "$DATADIR")
 
 EDM=1

@@ -2,9 +2,8 @@
 # Set up from nothing, then ruff and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/setup.sh
-. scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/setup.sh"
 
 case ${1:-} in
     -h | --help)

@@ -1,10 +1,33 @@
-# Set-up shared by run_qm9.sh, run_geom.sh and run_tests.sh, which source this file from the repository's root.
+# Set-up shared by run_qm9.sh, run_geom.sh and run_tests.sh, which source this file; it goes to the repository's root.
 # Bash 3.2 (macOS) must do: an empty array is written ${a[@]+"${a[@]}"} there.
 # shellcheck shell=bash disable=SC2034
 
-VENV=${SYMDIFF_VENV:-.venv}
+CALLER=$PWD
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# from_caller PATH: PATH as it is meant where the user is; data/ and outputs/ are ours.
+from_caller() {
+    case $1 in
+        '' | /* | data | data/* | ./data/* | outputs/* | ./outputs/*) printf '%s\n' "$1" ;;
+        *) printf '%s\n' "$CALLER/$1" ;;
+    esac
+}
+
+VENV=.venv
+[ -z "${SYMDIFF_VENV:-}" ] || VENV=$(from_caller "$SYMDIFF_VENV")
+VENV=${VENV%/}
 VENV_PYTHON=$VENV/bin/python
 BASE_PYTHON=
+case ${EDM_REPO:-} in
+    '' | *:*) ;;
+    *) EDM_REPO=$(from_caller "$EDM_REPO") ;;
+esac
+
+# requires-python of pyproject.toml, >=3.FIRST,<3.BEYOND, is the one place that says which Pythons may be.
+read -r FIRST BEYOND <<END
+$(sed -n 's/^requires-python = ">=3\.\([0-9]*\),<3\.\([0-9]*\)"$/\1 \2/p' pyproject.toml)
+END
+OUR_PYTHONS="Python 3.$FIRST to 3.$((BEYOND - 1))"
 
 say() { printf '== %s\n' "$*"; }
 
@@ -23,25 +46,28 @@ shout() {
     printf '%s\n' "$line" "$@" "$line" >&2
 }
 
-is_new_python() {
-    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1
+is_our_python() {
+    "$1" -c 'import sys; first, beyond = map(int, sys.argv[1:])
+sys.exit(not (3, first) <= sys.version_info < (3, beyond))' "$FIRST" "$BEYOND" >/dev/null 2>&1
 }
 
 # A Python for what needs no packages, and to make the virtual environment with.
 find_python() {
-    local candidate
+    local minor candidate=python3
     if [ -n "${PYTHON:-}" ]; then
-        is_new_python "$PYTHON" || die 2 "PYTHON=$PYTHON is not a Python 3.10 or newer that runs"
+        case $PYTHON in */*) PYTHON=$(from_caller "$PYTHON") ;; esac
+        is_our_python "$PYTHON" || die 2 "PYTHON=$PYTHON is not $OUR_PYTHONS, or does not run"
         BASE_PYTHON=$PYTHON
         return
     fi
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
-        if is_new_python "$candidate"; then
+    for ((minor = BEYOND; minor >= FIRST; minor--)); do
+        if is_our_python "$candidate"; then
             BASE_PYTHON=$candidate
             return
         fi
+        candidate=python3.$((minor - 1))
     done
-    die 1 "no Python 3.10 or newer found: install one, or name it with PYTHON=/path/to/python3"
+    die 1 "no $OUR_PYTHONS found: install one, or name it with PYTHON=/path/to/python3"
 }
 
 # require_edm [OPTION]: get EDM and apply our patches, or exit with edm's one line and status.
@@ -65,33 +91,46 @@ try_edm() {
     esac
 }
 
-# What an installation is made from. A stamp with the same text means that nothing has to be done.
+# claim FILE WHAT: note in FILE that this process does WHAT; exits where another one on this machine is at it.
+claim() {
+    local holder host
+    read -r holder host <<END
+$(cat "$1" 2>/dev/null)
+END
+    if [ "$host" = "$(uname -n)" ] && [ "$holder" != $$ ] && kill -0 "$holder" 2>/dev/null; then
+        die 1 "process $holder is $2: wait for it or stop it (if it is something else, remove $1)"
+    fi
+    write_down "$$ $(uname -n)" "$1"
+}
+
+# installation EXTRA...: what an environment is made from, with the extras that it has. A stamp of the same text means
+# that nothing has to be done.
+STAMP=$VENV/.symdiff
 installation() {
-    printf '%s\n' "$PWD"
     cksum pyproject.toml constraints.txt
+    { grep '^with ' "$STAMP" 2>/dev/null || :; printf 'with %s\n' "$@"; } | sort -u
 }
 
-is_installed() {
-    local extra
-    [ -x "$VENV_PYTHON" ] && "$VENV_PYTHON" -c '' 2>/dev/null || return 1
-    for extra in "$@"; do
-        [ "$(cat "$VENV/.symdiff-$extra" 2>/dev/null)" = "$(installation)" ] || return 1
-    done
+# The clone whose package the environment runs; nothing where it runs none.
+venv_owner() {
+    "$VENV_PYTHON" -I -c 'import importlib.util, os
+spec = importlib.util.find_spec("symdiff_plugin")
+root = os.path.dirname(os.path.dirname(os.path.realpath(spec.origin))) if spec and spec.origin else ""
+print(root if os.path.exists(os.path.join(root, "pyproject.toml")) else "")' 2>/dev/null || :
 }
 
+# make_venv INTERRUPTED: only what we made ourselves is made anew; what lies in other folders is theirs.
 make_venv() {
-    # Left over from an installation that was cut short in an environment that we made: it may be broken.
-    if [ -e "$VENV/.symdiff-made" ] && [ -e "$VENV/.symdiff-installing" ]; then
+    local said
+    if [ -n "$1" ] && [ -e "$VENV/.symdiff-made" ]; then
         say "the last installation into $VENV was interrupted: making it anew"
-    elif [ -x "$VENV_PYTHON" ] && "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
-        is_new_python "$VENV_PYTHON" || die 2 "$VENV has a Python older than 3.10: remove it, or set SYMDIFF_VENV"
+    elif "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
+        is_our_python "$VENV_PYTHON" || die 2 "the Python in $VENV is not $OUR_PYTHONS: remove it, or set SYMDIFF_VENV"
         return
-    elif [ -n "$(ls -A "$VENV" 2>/dev/null)" ] && [ ! -e "$VENV/pyvenv.cfg" ]; then
-        die 2 "$VENV is there but is no virtual environment: remove it, or set SYMDIFF_VENV to another place"
+    elif [ -n "$(ls -A "$VENV" 2>/dev/null)" ] && [ ! -e "$VENV/.symdiff-made" ]; then
+        die 2 "$VENV is there but is no virtual environment with pip: remove it, or set SYMDIFF_VENV to another place"
     fi
     say "making a virtual environment in $VENV"
-    mkdir -p "$VENV" || die 1 "cannot make $VENV: set SYMDIFF_VENV to another place"
-    local said
     said=$("$BASE_PYTHON" -m venv --clear "$VENV" 2>&1) || die 1 \
         "cannot make a virtual environment in $VENV ($(one_line "$said")): is there space, and python3-venv installed?"
     : >"$VENV/.symdiff-made"
@@ -104,26 +143,31 @@ one_line() {
 
 # install EXTRA...: our package with these extras in the virtual environment; nothing where that is done.
 install() {
-    local extra log extras
-    if is_installed "$@"; then
+    local log wanted owner interrupted=
+    owner=$(venv_owner)
+    wanted=$(installation "$@")
+    if [ "$owner" = "$(pwd -P)" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
-    make_venv
+    if [ -n "${SYMDIFF_VENV:-}" ] && [ -n "$owner" ] && [ "$owner" != "$(pwd -P)" ]; then
+        die 2 "$VENV is the environment of $owner: set SYMDIFF_VENV to another place, or give it up there with \
+$VENV_PYTHON -m pip uninstall symdiff-plugin"
+    fi
+    mkdir -p "$(dirname "$VENV")" || die 1 "cannot make $VENV: set SYMDIFF_VENV to another place"
+    [ ! -e "$VENV.installing" ] || interrupted=1
+    claim "$VENV.installing" "installing into $VENV"
+    make_venv "$interrupted"
     log=$VENV/install.log
-    extras=$(printf '%s,' "$@")
     say "installing the packages into $VENV (PyTorch is large: minutes)"
-    : >"$VENV/.symdiff-installing"
     # Progress goes to a terminal; pip's many warnings about a missing network go to the log.
     local quiet=--quiet
     [ -t 1 ] && quiet=--progress-bar=on
     if ! "$VENV_PYTHON" -m pip install "$quiet" --retries 2 --disable-pip-version-check \
-        -c constraints.txt -e ".[${extras%,}]" 2>"$log"; then
+        -c constraints.txt -e ".[$(printf '%s\n' "$wanted" | sed -n 's/^with //p' | paste -sd , -)]" 2>"$log"; then
         die 1 "$(pip_fault "$log")"
     fi
-    for extra in "$@"; do
-        installation >"$VENV/.symdiff-$extra"
-    done
-    rm -f "$VENV/.symdiff-installing"
+    write_down "$wanted" "$STAMP"
+    rm -f "$VENV.installing"
 }
 
 pip_fault() {
@@ -189,16 +233,11 @@ parse_flags() {
         value=${1#*=}
         case $1 in
             --exp_name=*) NAME=$value ;;
-            --datadir=*) DATADIR=$value ;;
+            --datadir=*) DATADIR=$(from_caller "$value") ;;
             --n_samples=*) N_SAMPLES=$value ;;
-            --resume=*) RESUME=$value ;;
-            --init_from=*)
-                # Runs are in outputs/ here; any other relative path starts where the user is.
-                case $value in
-                    '' | /* | outputs/* | ./outputs/*) FLAGS+=("--init_from=$value") ;;
-                    *) FLAGS+=("--init_from=${CALLER:-$PWD}/$value") ;;
-                esac
-                ;;
+            --resume=auto) RESUME=auto ;;
+            --resume=*) RESUME=$(from_caller "$value") ;;
+            --init_from=*) FLAGS+=("--init_from=$(from_caller "$value")") ;;
             --model | --model=*) die 2 "name the model as the first argument, a preset, not with --model" ;;
             --exp | --exp_* | --data | --datad* | --res | --resu* | --n_sam* | --init*)
                 die 2 "write ${1%%=*} in full: --exp_name, --datadir, --resume, --n_samples or --init_from"
@@ -236,7 +275,7 @@ END
 train() {
     local out=outputs/$NAME script=$1 flags status=0
     shift
-    flags=$(printf '%s\n' "$script" "$@")
+    flags=$(printf '%s\n' "$script" "$@" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"})
     if [ "$(cat "$out/training_done" 2>/dev/null)" = "$flags" ]; then
         say "$out is trained already"
         return
@@ -245,11 +284,13 @@ train() {
         die 2 "$out holds a run made with other flags: choose another name with --exp_name, or remove it"
     fi
     mkdir -p "$out" || die 1 "cannot make $out"
+    claim "$out/running" "training $out"
     rm -f "$out/evaluation_done"
     write_down "$flags" "$out/command"
     say "training: $out"
     "$VENV_PYTHON" "e3_diffusion_for_molecules/$script" "$@" --exp_name "$NAME" --resume "$RESUME" \
         ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"} || status=$?
+    rm -f "$out/running"
     if [ $status -ne 0 ]; then
         # Refused before it began: leave no trace.
         if [ ! -e "$out/config.json" ]; then

@@ -31,13 +31,16 @@ from symdiff_plugin.optim import clip_gradients
 from symdiff_plugin.optim import get_optim as plain_optim
 from symdiff_plugin.padded_size import attach as attach_sizes
 from symdiff_plugin.padded_size import begin_step, padded_size
+from symdiff_plugin.precision import tell_if_slower
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
 from symdiff_plugin.sizes import LogProbabilities
 from symdiff_plugin.tracking import tracker as wandb
 from symdiff_plugin.transfer import read, to_device
+from symdiff_plugin.workers import DataLoader
 
 __all__ = [
+    "DataLoader",
     "LogProbabilities",
     "attach_sizes",
     "augment",
@@ -52,6 +55,7 @@ __all__ = [
     "geom_dataset_info",
     "get_optim",
     "is_tested",
+    "is_visualised",
     "load_weights",
     "nearest_size",
     "padded_size",
@@ -88,6 +92,8 @@ def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
     from symdiff_plugin.dynamics import build_dynamics as build
 
     dynamics = build(args.model, in_node_nf, args.context_node_nf, **architecture_overrides(args))
+    on = "cuda" if getattr(args, "cuda", False) else "cpu"
+    tell_if_slower(dynamics.architecture.precision, on, dynamics.architecture.hidden_size)
     mode = getattr(args, "compile", "off")
     if mode != "off":
         dynamics.compile_blocks(mode)
@@ -265,6 +271,23 @@ def is_tested(epoch: int) -> bool:
     """Whether ``epoch`` ends with a test; see :meth:`symdiff_plugin.run.Run.is_tested`."""
     assert _run is not None, "start_run comes first"
     return _run.is_tested(epoch)
+
+
+def is_visualised(args: Namespace, epoch: int, batch: int) -> bool:
+    """Whether EDM samples and draws molecules after a training batch: every so many of the epochs that are tested.
+
+    The plugin's models do at the end of every ``--visualize_every_batch`` batches. EDM's do where upstream does, at
+    their beginning, hence at the first batch whatever the flag: the samples take the random numbers of later steps.
+
+    Args:
+        args: the run's arguments.
+        epoch, batch: the numbers of both, from 0.
+    """
+    if epoch % args.test_epochs != 0:
+        return False
+    if is_plugin_model(args):
+        return (batch + 1) % args.visualize_every_batch == 0
+    return batch % args.visualize_every_batch == 0 and (epoch, batch) != (0, 0)
 
 
 def end_epoch(

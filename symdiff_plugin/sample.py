@@ -221,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.perception import perceive
     from symdiff_plugin.evaluate.run import EvaluationError, usable_device
+    from symdiff_plugin.precision import tell_if_slower
     from symdiff_plugin.pretrained import PretrainedError, load
     from symdiff_plugin.pretrained.export import from_run
     from symdiff_plugin.progress import progress
@@ -231,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = load(options.pretrained, device, options.precision)
         else:
             model = from_run(options.run, device=device, precision=options.precision)
+        architecture = model.dynamics.architecture
+        tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
         auto = options.batch_size == "auto"
         batch_size = choose_batch_size(model) if auto else int(options.batch_size)
         sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)

@@ -1,9 +1,12 @@
 """The shell scripts up to where they would install packages: help, refusals, exit status, one line each."""
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["run_qm9.sh", "run_geom.sh", "run_tests.sh", "scripts/setup.sh", ".ci/run"]
+SCRIPTS = ["run_qm9.sh", "run_geom.sh", "run_tests.sh", "scripts/setup.sh", "scripts/check_pythons.sh", ".ci/run"]
 
 
 @pytest.fixture
@@ -104,8 +107,32 @@ def test_a_wrong_mirror_is_refused(repository):
     assert_refused(result, 2, "EDM_REPO", "nowhere", "any clone or mirror")
 
 
-def test_an_old_python_is_refused(repository):
-    assert_refused(run("run_qm9.sh", cwd=repository, PYTHON="/no such python"), 2, "PYTHON=/no such python", "3.10")
+@pytest.mark.parametrize("version", ["(3, 10, 13)", "(3, 15, 0)", None])
+def test_a_python_that_is_not_ours_is_refused(version, repository, tmp_path):
+    """The floor is NumPy's, the ceiling PyTorch's: both are in pyproject.toml alone."""
+    python = tmp_path / "python"
+    if version:
+        python.write_text(f"""#!/bin/sh
+code=$2; shift 2
+exec {sys.executable} -c "import sys; sys.version_info = {version}; $code" "$@"
+""")
+        python.chmod(0o755)
+    assert_refused(
+        run("run_qm9.sh", cwd=repository, PYTHON=str(python)), 2, f"PYTHON={python}", "Python 3.11 to 3.14"
+    )
+
+
+def test_every_place_names_the_same_pythons():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    first, beyond = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["project"]["requires-python"]).groups())
+    assert project["tool"]["ruff"]["target-version"] == f"py3{first}"
+    for script in ("run_qm9.sh", "run_geom.sh"):
+        assert f"the Python, 3.{first} to 3.{beyond - 1}," in (ROOT / script).read_text()
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", pin) for pin in pins)  # one for every Python, hence no markers
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *(x for e in extras.keys() - {"wandb"} for x in extras[e])]
+    assert {re.match(r"[\w-]+", line)[0] for line in wanted} == {pin.split("==")[0] for pin in pins}
 
 
 @pytest.mark.parametrize(
@@ -155,3 +182,134 @@ def test_a_folder_that_is_no_virtual_environment_is_left_alone(repository):
     assert "no virtual environment" in result.stderr.splitlines()[-1]
     assert "EDM CANNOT BE HAD" in result.stderr
     assert files(repository / ".venv") == ["mine"]
+
+
+PIP = """import pathlib, sys
+place = pathlib.Path(__file__).parent.parent
+if sys.argv[1] == "install":
+    with open(place / "installed", "a") as file:
+        print(sys.argv[-1], file=file)
+    (place / "symdiff.pth").write_text(str(pathlib.Path.cwd()))
+"""
+
+
+class Environment:
+    """A virtual environment whose pip notes what it is to install, and does as an editable installation does."""
+
+    def __init__(self, root, pip=True):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
+        self.root = root
+        (self.packages,) = root.glob("lib/python3*/site-packages")
+        if pip:
+            (self.packages / "pip").mkdir()
+            (self.packages / "pip/__main__.py").write_text(PIP)
+
+    def belongs_to(self, clone):
+        (self.packages / "symdiff.pth").write_text(str(clone))
+
+    @property
+    def owner(self):
+        return (self.packages / "symdiff.pth").read_text()
+
+    @property
+    def installed(self):
+        path = self.packages / "installed"
+        return path.read_text().split() if path.exists() else []
+
+
+def call(words, cwd, **environment):
+    """Runs functions of scripts/setup.sh."""
+    (cwd / "call.sh").write_text(f"set -euo pipefail; . scripts/setup.sh; find_python; {words}")
+    return run("call.sh", cwd=cwd, **environment)
+
+
+def test_one_stamp_says_what_an_environment_has(repository):
+    environment = Environment(repository / ".venv")
+    for words, calls in (
+        ("install data", [".[data]"]),
+        ("install data", []),
+        ("install report test", [".[data,report,test]"]),
+        ("install data; install test report", []),
+        ("echo >>constraints.txt; install data", [".[data,report,test]"]),
+    ):
+        before = len(environment.installed)
+        assert call(words, repository).returncode == 0
+        assert environment.installed[before:] == calls
+    assert [path.name for path in environment.root.glob(".symdiff*")] == [".symdiff"]
+    assert not (repository / ".venv.installing").exists()
+
+
+def test_the_environment_of_another_clone_is_refused(repository, tmp_path):
+    other = shutil.copytree(repository, tmp_path / "other")
+    environment = Environment(tmp_path / "venv")
+    environment.belongs_to(other)
+    before = files(environment.root)
+    refused = call("install data", repository, SYMDIFF_VENV=str(environment.root))
+    assert_refused(refused, 2, str(environment.root), f"of {other}", "SYMDIFF_VENV to another place", "pip uninstall")
+    assert environment.owner == str(other)
+    assert files(environment.root) == before
+    shutil.rmtree(other)  # nobody's any more
+    assert call("install data", repository, SYMDIFF_VENV=str(environment.root)).returncode == 0
+    assert environment.owner == str(repository)
+
+
+def test_a_copied_clone_takes_its_own_environment(repository, tmp_path):
+    other = shutil.copytree(repository, tmp_path / "other")
+    environment = Environment(repository / ".venv")
+    environment.belongs_to(other)
+    assert call("install data", repository).returncode == 0
+    assert environment.owner == str(repository)
+
+
+def test_an_environment_without_pip_is_left_alone(repository):
+    environment = Environment(repository / ".venv", pip=False)
+    environment.belongs_to("mine")
+    refused = call("install data", repository)
+    assert_refused(refused, 2, ".venv", "with pip", "SYMDIFF_VENV")
+    assert environment.owner == "mine"
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_installations_take_turns(alive, repository):
+    environment = Environment(repository / ".venv")
+    pid = os.getpid() if alive else 2**22 + 1  # no process has a number above 2^22
+    (repository / ".venv.installing").write_text(f"{pid} {platform.node()}\n")
+    done = call("install data", repository)
+    if alive:
+        assert_refused(done, 1, f"process {pid} is installing into .venv", "wait", ".venv.installing")
+        assert environment.installed == []
+    else:
+        assert done.returncode == 0
+        assert environment.installed == [".[data]"]
+
+
+def test_a_run_is_not_trained_by_two_at_once(repository):
+    run_folder = repository / "outputs/mine"
+    run_folder.mkdir(parents=True)
+    (run_folder / "running").write_text(f"{os.getpid()} {platform.node()}\n")
+    refused = call("NAME=mine; RESUME=auto; train main_qm9.py --lr 1", repository)
+    assert_refused(refused, 1, f"process {os.getpid()} is training outputs/mine", "wait")
+    assert files(run_folder) == ["running"]
+
+
+def test_a_finished_run_is_of_its_data(repository):
+    run_folder = repository / "outputs/mine"
+    run_folder.mkdir(parents=True)
+    for name in ("command", "training_done", "config.json"):
+        (run_folder / name).write_text("main_geom_drugs.py\n--data_file\na.npy\n")
+    train = "NAME=mine; RESUME=auto; DATA_FLAGS=(--data_file %s); train main_geom_drugs.py"
+    assert "trained already" in call(train % "a.npy", repository).stdout
+    assert_refused(call(train % "b.npy", repository), 2, "outputs/mine", "other flags", "--exp_name")
+
+
+def test_every_path_is_meant_where_the_user_is(repository, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "call.sh").write_text(
+        "set -euo pipefail; . ../repository/scripts/setup.sh; NAME=x; N_SAMPLES=1\n"
+        "parse_flags --datadir d --resume r --init_from i --init_from outputs/i\n"
+        'printf "%s\\n" "$PWD" "$VENV" "$EDM_REPO" "$DATADIR" "$RESUME" "${FLAGS[@]}"'
+    )
+    said = run("call.sh", cwd=place, SYMDIFF_VENV="venv/", EDM_REPO="../edm").stdout.split()
+    wanted = [f"{place}/{name}" for name in ("venv", "../edm", "d", "r")]
+    assert said == [str(repository), *wanted, f"--init_from={place}/i", "--init_from=outputs/i"]

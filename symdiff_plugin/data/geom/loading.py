@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from symdiff_plugin.data.geom.batches import SizeBucketedBatches
 from symdiff_plugin.data.geom.conformers import Conformers
@@ -25,6 +25,7 @@ from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.geom.split import split
 from symdiff_plugin.data.schema import DataError
+from symdiff_plugin.workers import DataLoader
 
 
 class GeomDataset(Dataset[dict[str, Tensor]]):
@@ -85,8 +86,8 @@ def collate(molecules: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {**batch, "edge_mask": edges.view(-1, 1)}
 
 
-class Loader(DataLoader[dict[str, Tensor]]):
-    """A loader of torch's whose processes' errors are one line too.
+class Loader(DataLoader):
+    """A loader whose processes' errors are one line too.
 
     Args:
         refuse: called with a :class:`DataError` met while reading; it must not return.
