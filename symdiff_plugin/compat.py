@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from symdiff_plugin.dynamics import DiTDynamics
+from symdiff_plugin.weights import finite
 
 PREFIX = "dynamics."
 # The longest prefix decides.
@@ -69,7 +70,7 @@ def load_release(dynamics: DiTDynamics, state_dict: Mapping[str, Tensor]) -> Non
         state_dict: as ``torch.load(path, weights_only=True)`` gives it.
 
     Raises:
-        ValueError: an entry is unknown, missing or of another shape.
+        ValueError: an entry is unknown, missing, of another shape or not finite.
     """
     renamed, own = from_release(state_dict), dynamics.state_dict()
     for name, value in own.items():
@@ -81,4 +82,4 @@ def load_release(dynamics: DiTDynamics, state_dict: Mapping[str, Tensor]) -> Non
     extra = sorted(set(renamed) - set(own))
     if extra:
         raise ValueError(f"the checkpoint has {extra[0]}, which the model lacks: it is of another model")
-    dynamics.load_state_dict(renamed)
+    dynamics.load_state_dict(finite(renamed, "the checkpoint"))

@@ -19,6 +19,7 @@ from torch import nn
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
@@ -31,9 +32,10 @@ from symdiff_plugin.padded_size import attach as attach_sizes
 from symdiff_plugin.padded_size import begin_step, padded_size
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
-from symdiff_plugin.sizes import LogProbabilities
+from symdiff_plugin.sizes import LogProbabilities, commonest, histogram
 from symdiff_plugin.tracking import tracker as wandb
 from symdiff_plugin.transfer import read, to_device
+from symdiff_plugin.weights import read_state_dict
 
 __all__ = [
     "LogProbabilities",
@@ -48,19 +50,26 @@ __all__ = [
     "geom_dataloaders",
     "geom_dataset_info",
     "get_optim",
+    "histogram",
     "is_tested",
     "nearest_size",
     "padded_size",
     "parse_args",
     "progress",
+    "property_column",
     "read",
+    "read_split",
+    "read_weights",
     "sampling",
     "save",
+    "species",
     "start_run",
     "to_device",
     "training_smiles",
     "update_average",
+    "usual_size",
     "wandb",
+    "with_atoms",
     "zeros_if_nan",
 ]
 
@@ -112,9 +121,34 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     return plain_optim(args, model)
 
 
-def _refuse(error: DataError) -> NoReturn:
+def _refuse(error: ValueError) -> NoReturn:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(error.exit_status) from None
+    raise SystemExit(getattr(error, "exit_status", 2)) from None
+
+
+def _for_scripts(work: Callable[..., T], error: type[ValueError] = DataError) -> Callable[..., T]:
+    """``work`` for EDM's scripts, which an ``error`` of it ends in one line, with status 2."""
+
+    @functools.wraps(work)
+    def ending(*args: Any) -> T:
+        try:
+            return work(*args)
+        except error as fault:
+            _refuse(fault)
+
+    return ending
+
+
+read_split = _for_scripts(qm9_loading.read_split)
+species = _for_scripts(qm9_loading.species)
+with_atoms = _for_scripts(qm9_loading.with_atoms)
+property_column = _for_scripts(qm9_loading.property_column)
+read_weights = _for_scripts(read_state_dict, ValueError)
+
+
+def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:
+    """The number of atoms of a molecule shown as an example: that of most of the run's training molecules."""
+    return commonest(histogram(args, dataset_info["n_nodes"]))
 
 
 def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mapping[str, Any]:
