@@ -216,7 +216,7 @@ def _faults(node: ast.AST, holder: ast.AST, imported: set[str]) -> Iterator[ast.
                     yield args[0]  # f(x) -> x
         case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Compare | ast.UnaryOp | ast.BoolOp):
             yield like(test=ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test))
-        case ast.Return(value=value) if not (value is None or isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(value=value) if not (value is None or (isinstance(value, ast.Constant) and value.value is None)):
             yield like(value=ast.copy_location(ast.Constant(None), value))
         case ast.With(items=items, body=body) if all(item.optional_vars is None for item in items):
             yield ast.If(test=ast.Constant(True), body=body, orelse=[])

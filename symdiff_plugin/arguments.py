@@ -318,17 +318,18 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         if fault := geom.missing(args.data_file):
             _refuse(parser, fault)
         return
-    folder = Path(args.datadir) / "qm9"
-    if is_plugin_model(args):
-        from symdiff_plugin.data import check_datadir
+    from symdiff_plugin.data.plausible import NEEDED
+    from symdiff_plugin.data.schema import KEYS, SPLITS, split_path
+    from symdiff_plugin.data.store import check_datadir
 
+    if is_plugin_model(args) or any(split_path(args.datadir, split).exists() for split in SPLITS):
         try:
-            check_datadir(args.datadir)
+            check_datadir(args.datadir, KEYS if is_plugin_model(args) else NEEDED)
         except (OSError, ValueError) as error:
             _refuse(parser, " ".join(str(error).split()))
-    elif not any((folder / f"{split}.npz").exists() for split in ("train", "valid", "test")):
+    else:
         print(
-            f"No QM9 in {folder}: EDM now downloads it from figshare, which refuses many. If it fails, "
-            f"`python -m symdiff_plugin.data.qm9 --datadir {args.datadir}` makes the same files.",
+            f"No QM9 in {Path(args.datadir) / 'qm9'}: EDM now downloads it from figshare, which refuses many. If it "
+            f"fails, `python -m symdiff_plugin.data.qm9 --datadir {args.datadir}` makes the same files.",
             file=sys.stderr,
         )

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from symdiff_plugin.files import replacing
+from symdiff_plugin.weights import finite
 
 FILE_NAME = "checkpoint.pt"
 _FORMAT = 1
@@ -107,7 +108,7 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         mmap: leave the tensors on the disk, where only plain values are wanted.
 
     Raises:
-        CheckpointError: it is missing, damaged or no checkpoint of ours.
+        CheckpointError: it is missing, damaged or no checkpoint of ours, or its weights are not finite.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}: give --resume the folder of a run that has one")
@@ -123,6 +124,12 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or no checkpoint: resume from another one") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT or any(key not in record for key in _KEYS):
         raise CheckpointError(f"{path} is no checkpoint of this version of symdiff_plugin: resume from another one")
+    if not mmap:
+        try:
+            for key in ("model", "model_ema"):
+                finite(record[key] or {}, path)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
     return record
 
 

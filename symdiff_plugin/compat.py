@@ -20,7 +20,7 @@ from symdiff_plugin import args_pickle
 from symdiff_plugin.args_pickle import ArgumentsError
 from symdiff_plugin.arguments import EDM_MODELS, default_datadir
 from symdiff_plugin.presets import PRESETS, Architecture, get_architecture
-from symdiff_plugin.weights import mismatch
+from symdiff_plugin.weights import finite, mismatch
 
 if TYPE_CHECKING:
     from symdiff_plugin.dynamics import DiTDynamics
@@ -182,9 +182,9 @@ def load_release(dynamics: DiTDynamics, state_dict: Mapping[str, Tensor]) -> Non
         state_dict: as ``torch.load(path, weights_only=True)`` gives it.
 
     Raises:
-        ValueError: an entry is unknown, missing or of another shape.
+        ValueError: an entry is unknown, missing, of another shape or not finite.
     """
-    renamed = from_release(state_dict)
+    renamed = finite(from_release(state_dict), "the checkpoint")
     odd = mismatch(dynamics.state_dict(), renamed)
     if odd is not None:
         raise ValueError(f"the checkpoint does not fit the model: {odd}; choose its preset and sizes")

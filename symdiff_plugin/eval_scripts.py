@@ -48,14 +48,11 @@ def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
             did not see.
 
     Raises:
-        SystemExit: status 2 and one line if it has none that can be used.
+        ArgumentsError: it has none that can be used.
     """
-    try:
-        args = compat.run_arguments(folder)
-    except args_pickle.ArgumentsError as error:
-        _refuse(str(error))
+    args = compat.run_arguments(folder)
     if conditional and (not args.conditioning or args.dataset != "qm9_second_half"):
-        _refuse(
+        raise args_pickle.ArgumentsError(
             f"{folder} is no conditional model on the second half of QM9: give --generators_path a run trained with "
             "--conditioning PROPERTY --dataset qm9_second_half"
         )
@@ -67,25 +64,23 @@ def classifier_arguments(folder: str) -> argparse.Namespace:
     """The arguments of one of EDM's property classifiers.
 
     Raises:
-        SystemExit: status 2 and one line if they are missing or damaged.
+        ArgumentsError: they are missing or damaged.
     """
     try:
         return args_pickle.read(Path(folder) / args_pickle.FILE_NAME)
     except args_pickle.ArgumentsError as error:
-        _refuse(f"{error} (--classifiers_path: of qm9/property_prediction/main_qm9_prop.py)")
+        where = "--classifiers_path is the folder of qm9/property_prediction/main_qm9_prop.py's run"
+        raise args_pickle.ArgumentsError(f"{error} ({where})") from error
 
 
 def load_weights(path: str, map_location: Any = "cpu") -> dict[str, Tensor]:
     """The weights of a whole model, under our names if they are of the authors' release; nothing is executed.
 
     Raises:
-        SystemExit: status 2 and one line if they are missing or damaged.
+        ValueError: they are missing, damaged or not finite.
     """
-    try:
-        state = read_state_dict(Path(path))
-        state = compat.whole_model(state) if compat.is_release(state) else state
-    except ValueError as error:
-        _refuse(str(error))
+    state = read_state_dict(Path(path))
+    state = compat.whole_model(state) if compat.is_release(state) else state
     return {name: value.to(torch.device(map_location)) for name, value in state.items()}
 
 

@@ -16,14 +16,15 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import nn
 
+from symdiff_plugin import eval_scripts
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.ema import update_average
-from symdiff_plugin.eval_scripts import classifier_arguments, load_weights, run_arguments
 from symdiff_plugin.eval_scripts import parse as parse_evaluation
 from symdiff_plugin.init_from import InitError, freeze, initialise
 from symdiff_plugin.novelty import training_smiles
@@ -34,7 +35,7 @@ from symdiff_plugin.padded_size import begin_step, padded_size
 from symdiff_plugin.precision import tell_if_slower
 from symdiff_plugin.progress import progress
 from symdiff_plugin.run import Run
-from symdiff_plugin.sizes import LogProbabilities
+from symdiff_plugin.sizes import LogProbabilities, commonest, histogram
 from symdiff_plugin.tracking import tracker as wandb
 from symdiff_plugin.transfer import read, to_device
 from symdiff_plugin.workers import DataLoader
@@ -54,6 +55,7 @@ __all__ = [
     "geom_dataloaders",
     "geom_dataset_info",
     "get_optim",
+    "histogram",
     "is_tested",
     "is_visualised",
     "load_weights",
@@ -62,15 +64,20 @@ __all__ = [
     "parse_args",
     "parse_evaluation",
     "progress",
+    "property_column",
     "read",
+    "read_split",
     "run_arguments",
     "sampling",
     "save",
+    "species",
     "start_run",
     "to_device",
     "training_smiles",
     "update_average",
+    "usual_size",
     "wandb",
+    "with_atoms",
     "zeros_if_nan",
 ]
 
@@ -124,9 +131,36 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     return plain_optim(args, model)
 
 
-def _refuse(error: DataError) -> NoReturn:
+def _refuse(error: ValueError) -> NoReturn:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(error.exit_status) from None
+    raise SystemExit(getattr(error, "exit_status", 2)) from None
+
+
+def _for_scripts(work: Callable[..., T], error: type[ValueError] = DataError) -> Callable[..., T]:
+    """``work`` for EDM's scripts, which an ``error`` of it ends in one line, with status 2."""
+
+    @functools.wraps(work)
+    def ending(*args: Any, **kwargs: Any) -> T:
+        try:
+            return work(*args, **kwargs)
+        except error as fault:
+            _refuse(fault)
+
+    return ending
+
+
+read_split = _for_scripts(qm9_loading.read_split)
+species = _for_scripts(qm9_loading.species)
+with_atoms = _for_scripts(qm9_loading.with_atoms)
+property_column = _for_scripts(qm9_loading.property_column)
+run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
+classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
+load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
+
+
+def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:
+    """The number of atoms of a molecule shown as an example: that of most of the run's training molecules."""
+    return commonest(histogram(args, dataset_info["n_nodes"]))
 
 
 def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from symdiff_plugin.data.integrity import content_hash
-from symdiff_plugin.data.schema import CHARGES
+from symdiff_plugin.data.plausible import NEEDED
+from symdiff_plugin.data.schema import CHARGES, split_path
+from symdiff_plugin.data.store import load_split
 from symdiff_plugin.files import write_json
 from symdiff_plugin.progress import progress
 
 UPSTREAM_DATADIR = "qm9/temp"
-_KEYS = ("num_atoms", "charges", "positions")
 _VERSION = 1
 
 
@@ -36,9 +37,9 @@ def training_smiles(dataset_info: dict[str, Any]) -> frozenset[str]:
         dataset_info: EDM's description of the data set, with the folder of the data under ``datadir``.
 
     Raises:
-        OSError, KeyError, ValueError: the training split is missing or unreadable.
+        OSError, DataError: the training split is missing or cannot be used.
     """
-    path = Path(dataset_info.get("datadir") or UPSTREAM_DATADIR) / "qm9" / "train.npz"
+    path = split_path(dataset_info.get("datadir") or UPSTREAM_DATADIR, "train")
     state = path.stat()
     name = dataset_info["name"] + ("" if dataset_info["with_h"] else "_noH")
     return _smiles_of(path, state.st_mtime_ns, state.st_size, name, tuple(dataset_info["atom_decoder"]))
@@ -46,8 +47,8 @@ def training_smiles(dataset_info: dict[str, Any]) -> frozenset[str]:
 
 @lru_cache(maxsize=4)
 def _smiles_of(path: Path, mtime: int, size: int, name: str, atom_decoder: Sequence[str]) -> frozenset[str]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in _KEYS}
+    loaded = load_split(path.parents[1], "train", NEEDED)
+    arrays = {key: loaded[key] for key in NEEDED}
     key = {"version": _VERSION, "dataset": name, "sha256": content_hash(arrays)}
     cache = path.parent / f"smiles_{name}_{key['sha256'][:16]}.json"
     known = _read_cache(cache, key)

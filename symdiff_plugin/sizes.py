@@ -1,14 +1,34 @@
-"""log p(N) of the numbers of atoms of a batch, looked up on the batch's own device."""
+"""Numbers of atoms: the histogram of a run's training data, and log p(N) looked up on a batch's own device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from symdiff_plugin.checks import checking
+
+
+def histogram(args: Any, n_nodes: Mapping[int, int]) -> dict[int, int]:
+    """How many training molecules have how many atoms, as a run filtered its data.
+
+    Args:
+        args: the run's arguments, old ones without ``filter_n_atoms`` and ``filter_molecule_size`` included.
+        n_nodes: the whole data set's histogram, of EDM's description; in whose order the result is.
+    """
+    exactly, at_most = getattr(args, "filter_n_atoms", None), getattr(args, "filter_molecule_size", None)
+    if args.dataset != "geom" and exactly is not None:
+        return {exactly: n_nodes.get(exactly, 1)}
+    if args.dataset == "geom" and at_most is not None:
+        return {size: count for size, count in n_nodes.items() if size <= at_most}
+    return dict(n_nodes)
+
+
+def commonest(n_nodes: Mapping[int, int]) -> int:
+    """The number of atoms that most molecules have: 19 in QM9 (9 without hydrogen), 44 in GEOM-Drugs, as EDM has it."""
+    return max(n_nodes, key=lambda size: (n_nodes[size], -size))
 
 
 class LogProbabilities:

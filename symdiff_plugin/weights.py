@@ -1,19 +1,23 @@
-"""State dicts: read as tensors alone, and compared with a model by name and shape before anything is loaded."""
+"""State dicts: read as tensors alone, finite, and compared with a model by name and shape before anything is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Weights = TypeVar("Weights", bound=Mapping[str, Tensor])
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state dict in a file that ``torch.save`` wrote, on the CPU; nothing in it is executed.
 
     Raises:
-        ValueError: the file is damaged or holds something else; one line without a remedy, which is the caller's.
+        ValueError: the file is damaged or holds something else, or weights that are not finite; one line without a
+            remedy, which is the caller's.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -22,6 +26,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or holds no weights ({reason[:80]})") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} holds no weights of a model")
+    return finite(weights, path)
+
+
+def finite(weights: Weights, path: str | Path) -> Weights:
+    """``weights`` as they are, once it is known that all of them are numbers; whatever reads weights calls it.
+
+    Raises:
+        ValueError: NaN or an infinity among them; one line that names ``path``, where they are from, and the tensor.
+    """
+    odd = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+    if odd is not None:
+        raise ValueError(f"{path} holds weights that are not finite, in {odd}: the training diverged, take others")
     return weights
 
 

@@ -28,6 +28,8 @@ def test_fractions_count_each_molecule_once():
     wanted = {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}
     assert fractions(perceived) == wanted
     assert perceived[3].words == "not finite"
+    alone = perceive(Molecule(("C",), np.full((1, 3), np.inf)))  # in one piece, and no connected molecule
+    assert fractions([alone]) == {"validity": 0, "uniqueness": 0, "connected": 0, "non_finite": 1}
     with pytest.raises(ValueError, match="no molecules"):
         fractions([])
 

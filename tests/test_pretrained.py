@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from matplotlib.image import imread
 from molecules import randomise
@@ -128,6 +130,13 @@ def test_damage_is_found_and_said_in_a_line(folder: Path) -> None:
     assert "cannot be read" in refused("tiny", folder)
     weights.write_bytes(content)
     record = json.loads(text)
+    broken = safetensors.torch.load(content)
+    broken["xh_embedder.weight"][0, 0] = torch.nan
+    weights.write_bytes(safetensors.torch.save(broken))
+    about = {**record["weights"], "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    card.write_text(json.dumps({**record, "weights": about}))
+    assert "tiny.safetensors holds weights that are not finite, in xh_embedder.weight" in refused("tiny", folder)
+    weights.write_bytes(content)
     for change, words in (
         ({"architecture": {**SMALL, "depth": 2}}, "should be"),
         ({"architecture": {**SMALL, "hidden": 2}}, "does not describe a model"),

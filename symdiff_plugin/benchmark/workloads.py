@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from symdiff_plugin.benchmark.contenders import Model
+from symdiff_plugin.data.plausible import NEEDED
+from symdiff_plugin.data.store import load_split
 from symdiff_plugin.edm import import_edm
 
 # Training molecules of an epoch (QM9), conformers in EDM's split (GEOM-Drugs).
@@ -77,12 +79,9 @@ def molecules(workload: Workload, datadir: Path, dataset_info: dict[str, Any], s
     """
     generator = np.random.default_rng(seed)
     if workload.dataset == "qm9":
-        path = datadir / "qm9" / "valid.npz"
-        if not path.is_file():
-            raise ValueError(f"no {path}: make it with `python -m symdiff_plugin.data.qm9 --datadir {datadir}`")
-        with np.load(path) as data:
-            rows = generator.choice(len(data["num_atoms"]), workload.molecules, replace=False)
-            counts, charges, positions = (data[key][rows] for key in ("num_atoms", "charges", "positions"))
+        data = load_split(datadir, "valid", NEEDED)
+        rows = generator.choice(len(data["num_atoms"]), workload.molecules, replace=False)
+        counts, charges, positions = (data[key][rows] for key in NEEDED)
         return [np.c_[z[:n], x[:n]] for n, z, x in zip(counts, charges, positions, strict=True)]
     sizes, counts = (np.array(list(column)) for column in zip(*dataset_info["n_nodes"].items(), strict=True))
     numbers = np.array(_numbers(dataset_info))

@@ -1,8 +1,9 @@
 """Stability, validity, uniqueness and novelty as EDM measures them, and what it leaves unsaid.
 
 EDM counts a molecule as valid when RDKit can sanitise its graph, whatever the graph's pieces: of a shattered
-molecule, or one whose coordinates are not numbers, the largest fragment is a valid molecule too. Two fractions
-therefore stand beside the validity: molecules in one piece, and molecules that are not finite.
+molecule the largest fragment is a valid molecule too. The fraction of molecules in one piece therefore stands beside
+the validity. A molecule with a coordinate that is no number would be valid as well, an atom of it; here it counts as
+nothing in every metric, and how many there were is said.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Verdict:
         stable: whether all atoms are.
         smiles: EDM's SMILES of the largest fragment; None if RDKit cannot sanitise the molecule (not valid).
         pieces: into how many the graph of EDM's bonds falls; 1 for a connected molecule.
-        finite: whether all coordinates are numbers.
+        finite: whether all coordinates are numbers; one that is not has no stable atom, no SMILES and no bonds.
         bonds: (n_bonds, 3) integers: atoms i > j of each of EDM's bonds, and its order in the molecule that EDM builds.
     """
 
@@ -43,7 +44,7 @@ class Verdict:
 
     @property
     def connected(self) -> bool:
-        return self.pieces == 1
+        return self.finite and self.pieces == 1
 
     @property
     def valid(self) -> bool:
@@ -74,14 +75,17 @@ def verdicts_of(molecules: Iterable[Molecule], dataset_info: dict[str, Any]) -> 
     rules = rules_of(dataset_info)
     types = {symbol: index for index, symbol in enumerate(dataset_info["atom_decoder"])}
     for molecule in molecules:
+        if not molecule.is_finite:
+            yield Verdict(0, False, None, len(molecule), False)
+            continue
         kinds = np.array([types[symbol] for symbol in molecule.symbols])
         positions = np.asarray(molecule.positions)
-        with rdBase.BlockLogs(), np.errstate(invalid="ignore", over="ignore"):  # a wrong valence is a result here
+        with rdBase.BlockLogs(), np.errstate(over="ignore"):  # a wrong valence is a result here
             stable = rules.stable_atoms(positions, kinds)
             bonds = rules.bonds(torch.from_numpy(positions), kinds)
             smiles = rules.smiles(kinds, bonds)
         pieces = count_pieces(len(molecule), bonds)
-        yield Verdict(int(stable.sum()), bool(stable.all()), smiles, pieces, molecule.is_finite, bonds)
+        yield Verdict(int(stable.sum()), bool(stable.all()), smiles, pieces, True, bonds)
 
 
 def summarise(
@@ -95,6 +99,8 @@ def fractions(
     n_atoms: int, verdicts: Sequence[Verdict], training_smiles: Collection[str] | None = None
 ) -> dict[str, float | None]:
     """Fractions over molecules, of which the verdicts and the number of all atoms suffice.
+
+    Those that are not finite are among the molecules and the atoms that it is divided by, and in ``non_finite`` alone.
 
     Args:
         training_smiles: a set of SMILES as EDM computes them; novelty is None without it.

@@ -81,7 +81,7 @@ def fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
         raise ValueError("there are no molecules")
     valid = [one.smiles for one in perceived if one.smiles is not None]
     return {
-        "connected": float(np.mean([one.pieces == 1 for one in perceived])),
+        "connected": float(np.mean([one.finite and one.pieces == 1 for one in perceived])),
         "validity": len(valid) / len(perceived),
         "uniqueness": len(set(valid)) / max(len(valid), 1),
         "non_finite": float(np.mean([not one.finite for one in perceived])),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from symdiff_plugin.diffusion import NoiseSchedule, schedule_of
 from symdiff_plugin.dynamics import DiTDynamics, build_dynamics
-from symdiff_plugin.weights import mismatch
+from symdiff_plugin.weights import finite, mismatch
 
 FOLDER = Path(__file__).resolve().parent
 FORMAT = 1
@@ -149,9 +149,13 @@ def _read_weights(path: Path, card: dict[str, Any]) -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != card.get("weights", {}).get("sha256"):
         raise PretrainedError(f"{path} is damaged, or not the file of its card (SHA-256 differs): {_RESTORE}")
     try:
-        return safetensors.torch.load(content)
+        weights = safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise PretrainedError(f"{path} holds no weights ({type(error).__name__}): {_RESTORE}") from error
+    try:
+        return finite(weights, path)
+    except ValueError as error:
+        raise PretrainedError(str(error)) from error
 
 
 def architecture_of(dynamics: DiTDynamics) -> dict[str, Any]:

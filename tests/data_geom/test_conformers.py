@@ -134,13 +134,14 @@ def test_a_damaged_file_is_refused(files: GeomFiles, content: bytes) -> None:
         Conformers(files.data)
 
 
-def test_an_atom_without_coordinates_is_refused_when_it_is_read(files: GeomFiles) -> None:
+@pytest.mark.parametrize("odd", [np.nan, -np.inf, 1e6])
+def test_an_atom_without_coordinates_is_refused_when_it_is_read(files: GeomFiles, odd: float) -> None:
     rows = np.load(files.data)
-    rows[np.flatnonzero(rows[:, 0] == 2)[1], 3] = np.nan
+    rows[np.flatnonzero(rows[:, 0] == 2)[1], 3] = odd
     np.save(files.data, rows)
     found = Conformers(files.data)
     assert np.isfinite(found[1]).all()
-    with pytest.raises(DataError, match="conformer 2 has atoms without coordinates"):
+    with pytest.raises(DataError, match="conformer 2 has coordinates that are not finite or beyond"):
         found[2]
 
 

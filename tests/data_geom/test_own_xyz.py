@@ -124,6 +124,8 @@ def spoilt(text: str, how: str) -> str:
         lines[4] = lines[4].split()[0] + " 0.1 nan 0.2\n"
     elif how == "zero":
         lines[2:] = [f"{line.split()[0]} 0.0 0.0 0.0\n" for line in lines[2:]]
+    elif how in ("far", "astray"):
+        lines[4] = f"{lines[4].split()[0]} {1e6 if how == 'far' else 200} 0 0\n"
     elif how == "dummy":
         lines[4] = "X" + lines[4][1:]
     elif how == "sodium":
@@ -136,6 +138,8 @@ GOES_ON = {
     "symbol": "a line that is no atom (atom 3: ",
     "nan": "not finite",
     "zero": "coinciding atoms or no coordinates",
+    "far": "not finite (or beyond 10,000 Angstrom)",
+    "astray": "an atom far from all others (atom 3 is 1",
     "dummy": "dummy atoms (atom 3)",
     "sodium": "EDM's analysis does not know Na",
 }

@@ -42,6 +42,9 @@ def spoilt(molecules: list[Molecule], kind: str) -> list[Molecule]:
         return [Molecule(m.symbols, 20 * m.positions) for m in molecules]
     if kind == "nan":
         return [Molecule(m.symbols, np.full_like(m.positions, np.nan)) for m in molecules]
+    if kind == "one inf":  # the others are real, and what they are bonded to is stable
+        return [Molecule(m.symbols, np.where(np.arange(m.positions.size) == 4, np.inf, m.positions.ravel())
+                         .reshape(-1, 3).astype(np.float32)) for m in molecules]  # fmt: skip
     scale = random.choice([0.03, 0.1], size=len(molecules))  # some stay stable, some do not
     return [
         Molecule(m.symbols, (m.positions + s * random.randn(*m.positions.shape)).astype(np.float32))
@@ -73,7 +76,7 @@ def edms_own(molecules: list[Molecule], dataset_info: dict) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("kind", ["real", "noisy", "shattered", "nan"])
+@pytest.mark.parametrize("kind", ["real", "noisy", "shattered", "nan", "one inf"])
 def test_the_metrics_are_those_of_edms_own_analysis(kind, real, dataset_info):
     molecules = spoilt(real, kind)
     verdicts = judge(molecules, dataset_info)
@@ -85,10 +88,28 @@ def test_the_metrics_are_those_of_edms_own_analysis(kind, real, dataset_info):
         assert found["connected"] == 1
     elif kind == "noisy":
         assert 0.05 < found["molecule_stability"] < 0.95  # or the comparison would say little
-    else:  # what EDM's validity hides
+    elif kind == "shattered":  # what EDM's validity hides
         assert found["validity"] == 1
-        assert found["connected"] == found["valid_connected"] == 0
-        assert found["non_finite"] == (kind == "nan")
+        assert found["connected"] == found["valid_connected"] == found["non_finite"] == 0
+    else:  # nothing is said of such molecules but how many they are
+        assert found.pop("non_finite") == 1
+        assert set(found.values()) == {0}
+
+
+def test_a_molecule_without_finite_coordinates_counts_as_nothing(real, dataset_info):
+    """Among real ones: each metric is that of these, over all; a single atom is one piece, but not connected."""
+    alone = Molecule(("F",), np.full((1, 3), np.nan, dtype=np.float32))
+    given = [*real[:20], *spoilt(real[20:28], "nan"), *spoilt(real[28:36], "one inf"), alone]
+    verdicts = judge(given, dataset_info)
+    assert [verdict.words for verdict in verdicts[20:]] == 17 * ["not finite"]
+    found, good = summarise(given, verdicts, {"C"}), summarise(real[:20], verdicts[:20], {"C"})
+    share = 20 / len(given)
+    for name in ("molecule_stability", "validity", "connected", "valid_connected", "validity_x_uniqueness"):
+        assert found[name] == pytest.approx(share * good[name])
+    atoms = sum(map(len, real[:20])) / sum(map(len, given))
+    assert found["atom_stability"] == pytest.approx(atoms * good["atom_stability"])
+    assert (found["uniqueness"], found["novelty"]) == (good["uniqueness"], good["novelty"])
+    assert found["non_finite"] == pytest.approx(1 - share)
 
 
 @pytest.mark.parametrize("dataset", ["qm9", "geom"])
@@ -260,15 +281,16 @@ def test_a_subset_for_the_nll_does_not_depend_on_the_seed(copied):
     assert len(set(rows(0))) == 7
 
 
-def test_weights_with_nan_are_reported_not_fatal(copied):
+def test_samples_that_are_not_finite_are_reported_not_fatal(copied):
     path = copied / "generative_model_ema.npy"
     weights = torch.load(path, weights_only=True)
-    weights["dynamics.xh_embedder.weight"].fill_(float("nan"))
+    weights["dynamics.xh_embedder.weight"].fill_(3e38)  # finite, and nothing computed with it is
     torch.save(weights, path)
     assert evaluate(copied, "--n_samples", 3, "--nll_molecules", 4) == 0
     metrics = json.loads((copied / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["non_finite"] == 1
-    assert metrics["connected"] == metrics["atom_stability"] == 0
+    for name in ("connected", "atom_stability", "molecule_stability", "validity", "uniqueness", "novelty"):
+        assert metrics[name] == 0
     assert metrics["test_nll"] is None
 
 
@@ -285,6 +307,19 @@ def hostile_pickle(run: Path) -> None:
     torch.save({"x": Path("executes code when unpickled")}, run / "generative_model_ema.npy")
 
 
+def one_nan(run: Path) -> None:
+    path = run / "generative_model_ema.npy"
+    weights = torch.load(path, weights_only=True)
+    weights["dynamics.xh_embedder.weight"][0, 0] = torch.nan
+    torch.save(weights, path)
+
+
+def one_inf_in_the_checkpoint(run: Path) -> None:
+    record = torch.load(run / "checkpoint.pt", weights_only=True)
+    record["model_ema"]["dynamics.xh_embedder.weight"][0, 0] = torch.inf
+    torch.save(record, run / "checkpoint.pt")
+
+
 def bad_config(run: Path) -> None:
     (run / "config.json").write_text("{")
 
@@ -296,6 +331,8 @@ def bad_config(run: Path) -> None:
         (of_another_model, [], "does not fit the model of config.json"),
         (hostile_pickle, [], "is damaged or holds no weights"),
         (lambda run: (run / "generative_model_ema.npy").unlink(), [], "generative_model_ema.npy is missing"),
+        (one_nan, [], "generative_model_ema.npy holds weights that are not finite, in dynamics.xh_embedder.weight"),
+        (one_inf_in_the_checkpoint, ["--checkpoint", "checkpoint.pt"], "pt holds weights that are not finite, in dyn"),
         (bad_config, [], "config.json is no configuration of a run"),
         (lambda run: (run / "config.json").unlink(), [], "config.json is missing"),
         (lambda run: None, ["--checkpoint", "none.npy"], "none.npy is missing"),

@@ -240,7 +240,7 @@ def with_nan(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(without_file, "no "), (with_short_permutation, "79 conformers"), (with_nan, "atoms without coordinates")],
+    [(without_file, "no "), (with_short_permutation, "79 conformers"), (with_nan, "coordinates that are not finite")],
 )
 def test_bad_data_are_one_line_and_write_nothing(spoil, message, copied_geom, geom_file, tmp_path, capsys):
     file = Path(shutil.copytree(geom_file.parent, tmp_path / "spoilt")) / geom_file.name

@@ -117,6 +117,15 @@ def test_a_run_that_does_not_fit_is_refused_in_a_line(spoil, words, copied, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_filtered_runs_sizes_are_those_it_was_trained_on(copied: Path, tmp_path: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["args"]["filter_n_atoms"] = 17
+    (copied / "config.json").write_text(json.dumps(config))
+    assert export(copied, tmp_path) == 0
+    (card,) = tmp_path.glob("*.json")
+    assert json.loads(card.read_text())["n_nodes"] == {"17": 13025}
+
+
 def test_missing_files_and_bad_names_are_refused(copied: Path, tmp_path: Path, capsys) -> None:
     assert export(copied, tmp_path, "../up") == 2
     assert "small letters" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
+from symdiff_plugin.data.plausible import FARTHEST
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.progress import bar
 
@@ -52,11 +53,14 @@ class Conformers(Sequence[np.ndarray]):
         """(n_i, 4) float64, a read-only view: atomic number, x, y, z in Angstrom.
 
         Raises:
-            DataError: an atom has no finite coordinates.
+            DataError: an atom has no finite coordinates, or absurd ones.
         """
         atoms = self._rows[self._slice(index), 1:]
-        if not np.isfinite(atoms).all():
-            raise DataError(f"{self.path}: conformer {index} has atoms without coordinates: make the file again")
+        if not (np.abs(atoms) <= FARTHEST).all():  # nor is NaN
+            raise DataError(
+                f"{self.path}: conformer {index} has coordinates that are not finite or beyond {FARTHEST:,.0f} "
+                "Angstrom: make the file again"
+            )
         return atoms
 
     def numbers_of(self, index: int) -> np.ndarray:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from symdiff_plugin.data.plausible import FARTHEST
+
 HYDROGEN = 1.0
 HEAVIEST = 118
-FARTHEST = 1e4  # Angstrom; a flipped bit of an exponent goes far beyond
 
 
 def lowest(record: Any, count: int, remove_h: bool = False) -> list[np.ndarray]:

@@ -10,9 +10,9 @@ from rdkit import Chem
 from scipy.spatial import cKDTree
 
 from symdiff_plugin.data.geom.dataset_info import ELEMENTS
+from symdiff_plugin.data.plausible import CLOSEST, FARTHEST, LONELIEST
 from symdiff_plugin.data.schema import DataError
 
-CLOSEST = 0.3  # Angstrom; the shortest bond there is, H2's, has 0.74
 BONDED = 1.8  # Angstrom; C-C has 1.54, bonds of drawings in two dimensions 1 to 1.5
 _PERIODIC_TABLE = Chem.GetPeriodicTable()
 
@@ -82,8 +82,8 @@ def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
         names = ", ".join(map(symbol, unknown))
         known = " ".join(name for name, _ in ELEMENTS.values())
         raise Rejected(where, f"EDM's analysis does not know {names}", f"only {known}")
-    if not np.isfinite(positions).all():
-        raise Rejected(where, "coordinates that are not finite")
+    if not (np.abs(positions) <= FARTHEST).all():  # nor is NaN
+        raise Rejected(where, "coordinates that are not finite", f"or beyond {FARTHEST:,.0f} Angstrom")
     tree = cKDTree(positions)
     distances, nearest = tree.query(positions, k=2)
     atom = int(distances[:, 1].argmin())
@@ -92,6 +92,10 @@ def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
         first, second = sorted((atom + 1, other + 1))
         detail = f"atoms {first} and {second} are {distances[atom, 1]:.2f} Angstrom apart"
         raise Rejected(where, "coinciding atoms or no coordinates", detail)
+    atom = int(distances[:, 1].argmax())
+    if distances[atom, 1] > LONELIEST:
+        detail = f"atom {atom + 1} is {distances[atom, 1]:.1f} Angstrom from the next"
+        raise Rejected(where, "an atom far from all others", detail)
     carbons = positions[numbers == 6]
     if np.ptp(positions[:, 2]) == 0 and len(carbons):  # benzene may lie in a plane, methane may not
         neighbours = tree.query_ball_point(carbons, BONDED, return_length=True).max() - 1
