@@ -29,7 +29,7 @@ from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.command_line import plain
 from symdiff_plugin.data.geom import flags as geom
 from symdiff_plugin.data.integrity import data_hash, sampled_hash
-from symdiff_plugin.flag_table import EDM_MODELS, FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
+from symdiff_plugin.flag_table import FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
 
 _FLAG = {"compat": "--symdiff_compat"}  # the others are called like their field

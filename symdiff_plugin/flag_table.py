@@ -132,7 +132,7 @@ FLAGS: dict[str, Flag] = {
     **{name: Flag(kind, _OURS) for name, kind in ARCHITECTURE_KINDS.items()},
     "precision": Flag(ARCHITECTURE_KINDS["precision"], _OURS, "free"),
     "weight_decay": Flag(real("[0, inf)"), _OURS),
-    "clip_norm": Flag(real("(0, inf]"), _OURS),
+    "clip_norm": Flag(optional(real("(0, inf]")), _OURS),  # None: infinity, as JSON has it
     "freeze_epsilon": Flag(BOOLEAN, _OURS),
     "init_from": Flag(optional(TEXT), _OURS, "anew"),  # init_from.check compares it: a path may be written otherwise
     "fused": Flag(BOOLEAN, _OURS, "free"),
