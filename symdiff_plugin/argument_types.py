@@ -176,5 +176,9 @@ SCHEDULE = Kind(
     "learned, cosine or polynomial_P with P in (0, 100], such as polynomial_2", str,
     lambda value: value in ("learned", "cosine") or polynomial_power(value) is not None,
 )  # fmt: skip
+DEVICE = Kind(
+    "cpu, cuda, cuda:N or mps", str,
+    lambda value: isinstance(value, str) and re.fullmatch(r"cpu|mps|cuda(:\d{1,2})?", value) is not None,
+)  # fmt: skip
 SEED = whole(0, 2**32 - 1)
 SAMPLES = whole(1, MOST_SAMPLES)

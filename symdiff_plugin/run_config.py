@@ -22,7 +22,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: it is of another shape, or a flag in it has an impossible value; the message is one line.
     """
     path = folder / CONFIG
-    record = read_json(path)
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: restore it or train again") from error
     if fault := _fault(record):
         raise ValueError(f"{path} is no configuration of a run ({fault}): restore it or train again")
     return record

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from symdiff_plugin import checkpoint as checkpoints
+from symdiff_plugin.argument_types import DEVICE
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
@@ -156,13 +157,14 @@ def usable_device(name: str | None) -> torch.device:
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if fault := DEVICE.fault(name):
+        raise EvaluationError(f"--device {fault}")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # of "meta" there is nothing to read
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise EvaluationError(
-            f"--device {name[:60]} cannot be used here ({first_line(error)}): leave it out, or give cpu"
-        ) from error
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error).split(". ")[0][:100]
+        raise EvaluationError(f"--device {name} cannot be used here ({reason}): leave it out, or give cpu") from error
     return device
 
 

@@ -22,8 +22,8 @@ GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of E
 # Arguments in which repetitions of one experiment may differ: names, places, what is printed and kept, where it ran.
 DECIDES_NOTHING = {
     "seed", "exp_name", "resume", "resume_from", "start_epoch", "init_from", "init_from_sha256", "datadir",
-    "data_file", "data_sha256", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps", "visualize_every_batch",
-    "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
+    "data_file", "data_sha256", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps",
+    "visualize_every_batch", "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
     "debug_checks", "fused",
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin import arguments, checkpoint
+from symdiff_plugin import arguments, checkpoint, flag_table
 from symdiff_plugin.arguments import ARCHITECTURE_FIELDS, parse_args
 from symdiff_plugin.checks import checking, enable_checks
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
@@ -34,7 +34,7 @@ def edm_parser(geom: bool = False) -> argparse.ArgumentParser:
         ("probabilistic_model", str, "diffusion"), ("augment_noise", float, 0), ("normalization_factor", float, 1),
         ("aggregation_method", str, "sum"), ("norm_constant", float, 1), ("ode_regularization", float, 1e-3),
         ("filter_n_atoms", int, None), ("attention", eval, True), ("tanh", eval, True), ("clip_grad", eval, True),
-        ("save_model", eval, True), ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
+        ("save_model", eval, True), ("sin_embedding", eval, False), ("inv_sublayers", int, 1), ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=default)
     for name in ("--no_wandb", "--no-cuda", "--remove_h"):
@@ -71,6 +71,26 @@ def test_edms_model_keeps_edms_defaults() -> None:
     after = vars(parse())
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *RECORDED}
+
+
+@pytest.mark.parametrize("model", ["symdiff_tiny", "gnn_dynamics", "egnn_dynamics"])
+def test_a_flag_that_does_nothing_for_the_model_is_refused(
+    model: str, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every flag of EDM's networks with the plugin's, every one of the plugin's with EDM's, by one rule."""
+    words = {"aggregation_method": "sum", "frame": "haar", "precision": "bf16", "compat": "paper", "mlp_dropout": "0.5"}
+    flags = {"compat": "--symdiff_compat"}
+    parser = edm_parser()
+    arguments._add_flags(parser)
+    there = {action.dest for action in parser._actions}
+    idle = [name for name in flag_table.FLAGS if name in there and not flag_table.concerns(name, model)]
+    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 28, "egnn_dynamics": 24}[model], idle
+    for name in idle:
+        flag = flags.get(name, f"--{name}")
+        value = words.get(name) or ("off" if name == "compile" else "1")
+        line = refused(capsys, "--model", model, flag, value, *data)
+        assert f"{flag}: for " in line
+        assert f"alone, not for --model {model}; leave it out" in line
 
 
 def test_edms_models_keep_every_checkpoint_as_upstream() -> None:
@@ -256,6 +276,11 @@ REFUSED = [
         (["--model", "symdiff", "--datadir", "nowhere"], "nowhere/qm9/train.npz is missing: make it with python -m"),
         *(([flag, value], f"{flag} must be {words}") for flag, value, words in REFUSED),
         (["--resume", "nowhere"], "no checkpoint nowhere/checkpoint.pt"),
+        (["--conditioning", "mu", "alpha", "mu"], "--conditioning must be different values"),
+        (["--diffusion_noise_schedule", "learned"], "learned by --diffusion_loss_type vlb alone"),
+        (["--diffusion_noise_precision", "0.01"], "sigma 0.1) hides atom types and charges divided by 4"),
+        (["--diffusion_noise_schedule", "cosine", "--diffusion_steps", "9"], "cosine: raise --diffusion_steps"),
+        (["--normalize_factors", "[1,4,1000]"], "lower --diffusion_noise_precision or --normalize_factors"),
     ],
 )
 def test_a_mistake_is_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,40 +324,3 @@ def test_without_exit_on_error_a_mistake_is_an_exception() -> None:
     parser.exit_on_error = False
     with pytest.raises(argparse.ArgumentError, match="must be one of egnn_dynamics"):
         parse_args(parser, ["--model", "x"])
-
-
-def resumable(tmp_path: Path, **args: object) -> Path:
-    """The folder of a run with a checkpoint that holds these arguments."""
-    model = torch.nn.Linear(1, 1)
-    queue = argparse.Namespace(items=[3000.0])
-    state = checkpoint.TrainingState(model, model, torch.optim.AdamW(model.parameters()), queue)
-    folder = tmp_path / "outputs" / str(args["exp_name"])
-    checkpoint.save(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
-    return folder
-
-
-def test_a_resumed_run_takes_the_old_flags_as_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    old = parse("--model", "symdiff_tiny", "--depth", 2, "--lr", 0.5, "--exp_name", "old", "--no_wandb", *data)
-    folder = resumable(tmp_path, **vars(old))
-    args = parse("--resume", folder, "--lr", 0.25)
-    assert (args.model, args.depth, args.lr, args.exp_name, args.no_wandb) == ("symdiff_tiny", 2, 0.25, "old", False)
-    assert args.resume is None  # EDM's own way is never taken
-    assert args.resume_from == str(folder / "checkpoint.pt")
-    assert parse("--resume", folder / "checkpoint.pt", "--exp_name", "new").exp_name == "new"
-    line = refused(capsys, "--resume", folder, "--model", "dit")
-    assert "--model symdiff_tiny -> dit" in line
-
-
-def test_resume_auto_starts_afresh_or_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    flags = ("--model", "symdiff_tiny", "--resume", "auto", *data)
-    fresh = parse(*flags)
-    assert fresh.resume_from is None
-    resumable(tmp_path, **vars(fresh))
-    assert parse(*flags).resume_from == "outputs/symdiff_tiny/checkpoint.pt"
-    assert parse(*flags, "--exp_name", "other").resume_from is None
