@@ -34,7 +34,8 @@ def edm_parser(geom: bool = False) -> argparse.ArgumentParser:
         ("probabilistic_model", str, "diffusion"), ("augment_noise", float, 0), ("normalization_factor", float, 1),
         ("aggregation_method", str, "sum"), ("norm_constant", float, 1), ("ode_regularization", float, 1e-3),
         ("filter_n_atoms", int, None), ("attention", eval, True), ("tanh", eval, True), ("clip_grad", eval, True),
-        ("save_model", eval, True), ("sin_embedding", eval, False), ("inv_sublayers", int, 1), ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
+        ("save_model", eval, True), ("sin_embedding", eval, False), ("inv_sublayers", int, 1),
+        ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=default)
     for name in ("--no_wandb", "--no-cuda", "--remove_h"):

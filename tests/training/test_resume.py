@@ -17,6 +17,7 @@ from symdiff_plugin import checkpoint, flag_table
 from symdiff_plugin.data import write_slice
 from symdiff_plugin.evaluate.run import read_weights
 from symdiff_plugin.history import read_rows
+from symdiff_plugin.run import Run
 
 
 @pytest.fixture
@@ -156,6 +157,24 @@ def test_a_checkpoint_of_another_shape_is_one_line(
     record["args"][name] = value
     torch.save(record, run / "checkpoint.pt")
     assert f"checkpoint.pt is damaged (its {name} must be" in refused(capsys, "--resume", run)
+
+
+def test_a_history_of_another_shape_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs/run").mkdir(parents=True)
+    (tmp_path / "outputs/run/history.jsonl").write_text("[]\n")
+    network = torch.nn.Linear(1, 1)
+    args = argparse.Namespace(
+        model="egnn_dynamics", exp_name="run", seed=1, dataset="geom", cuda=False, n_report_steps=1, start_epoch=1
+    )
+    state = checkpoint.TrainingState(argparse.Namespace(dynamics=network), network, None, None)
+    with pytest.raises(SystemExit) as stop:
+        Run(args, state)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "outputs/run/history.jsonl is damaged (line 1 is none of its rows)" in line
 
 
 @pytest.mark.edm

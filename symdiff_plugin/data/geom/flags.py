@@ -14,7 +14,7 @@ def add_flags(group: argparse._ArgumentGroup) -> None:
     """Add ``--data_file``, ``--split`` and ``--split_seed``."""
     group.add_argument(
         "--data_file", metavar="PATH", default=DATA_FILE,
-        help="EDM's array of atoms, or one's own made by python -m symdiff_plugin.data.geom; default: %(default)s",
+        help=f"EDM's array of atoms, or one's own made by python -m symdiff_plugin.data.geom; default: {DATA_FILE}",
     )  # fmt: skip
     group.add_argument(
         "--split", metavar="|".join(SPLITS), default="official",
