@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from symdiff_plugin import PRESETS, build_dynamics
+from symdiff_plugin.argument_types import SAMPLES, SEED, real, whole
+from symdiff_plugin.command_line import OneLineParser
 from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.evaluate.molecules import Molecule, from_padded, write_xyz
 from symdiff_plugin.evaluate.perception import fractions, perceive
@@ -153,29 +155,24 @@ def assess(molecules: list[Molecule]) -> tuple[dict[str, float], list[str | None
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="SymDiff on QM9 without EDM: train, sample, judge, draw.")
+    parser = OneLineParser(description="SymDiff on QM9 without EDM: train, sample, judge, draw.")
     add = parser.add_argument
     add("--datadir", default="data", help="where python -m symdiff_plugin.data.qm9 put QM9 (%(default)s)")
     add("--out", type=Path, default=Path("outputs/standalone"), help="folder of the results (%(default)s)")
     # None of those that turn the data or start from another model's weights.
     presets = [name for name, p in PRESETS.items() if not (p.training.data_augmentation or p.starts_from)]
     add("--model", default="symdiff_tiny", choices=presets, metavar="PRESET", help="a preset's name (%(default)s)")
-    add("--steps", type=int, default=2000, help="training ends after this many steps (%(default)s) ...")
-    add("--minutes", type=float, default=4.0, help="... or after this time, on a slow machine (%(default)s)")
-    add("--max_atoms", type=int, default=15, help="learn molecules up to this size; 29 is all of QM9 (%(default)s)")
-    add("--batch_size", type=int, default=40, help="molecules a training step (%(default)s)")
-    add("--lr", type=float, default=3e-3, help="learning rate, falling linearly to zero (%(default)s)")
-    add("--ema_decay", type=float, default=0.99, help="of the averaged weights that sample (%(default)s)")
-    add("--diffusion_steps", type=int, default=250, help="T; the paper has 1000 (%(default)s)")
-    add("--n_samples", type=int, default=100, help="molecules to sample (%(default)s)")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--steps", type=whole(), default=2000, help="training ends after this many steps (%(default)s) ...")
+    add("--minutes", type=real("(0, inf)"), default=4.0, help="... or after this time, on a slow machine (%(default)s)")
+    add("--max_atoms", type=whole(), default=15, help="learn molecules up to this size; 29 is all of QM9 (%(default)s)")
+    add("--batch_size", type=whole(), default=40, help="molecules a training step (%(default)s)")
+    add("--lr", type=real("(0, inf)"), default=3e-3, help="learning rate, falling linearly to zero (%(default)s)")
+    add("--ema_decay", type=real("[0, 1)"), default=0.99, help="of the averaged weights that sample (%(default)s)")
+    add("--diffusion_steps", type=whole(1, 1_000_000), default=250, help="T; the paper has 1000 (%(default)s)")
+    add("--n_samples", type=SAMPLES, default=100, help="molecules to sample (%(default)s)")
+    add("--seed", type=SEED, default=0, help="(%(default)s)")
     add("--because", default="", metavar="TEXT", help="why this runs in place of EDM; printed in a banner")
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
-    arguments = parser.parse_args()
-    for name in ("minutes", "steps", "max_atoms", "batch_size", "lr", "diffusion_steps", "n_samples"):
-        if not getattr(arguments, name) > 0:
-            parser.error(f"--{name} must be positive, not {getattr(arguments, name)}")
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Arguments of a run: the plugin's flags, added to those of EDM's training scripts.
 
 ``--model`` takes EDM's own names and the presets'. A preset brings the paper's settings as defaults; an
-explicit flag always wins. With one of EDM's models every default is EDM's own, and the flags of the
-plugin's models are refused rather than ignored.
+explicit flag always wins. With one of EDM's models every default is EDM's own. What a flag may be, for which models it
+does something, and whether a resumed run may change it, is in :mod:`symdiff_plugin.flag_table`; a flag that does
+nothing for the model is refused rather than ignored.
 
 What follows holds for every model: EDM's ``type=eval`` flags accept Python literals only, ``--online False``
 means False (upstream's ``type=bool`` takes any text for True), and every mistake is one line and exit status 2.
@@ -15,66 +16,23 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from symdiff_plugin import checkpoint, init_from, presets
-from symdiff_plugin.argument_types import boolean, mend_types
+from symdiff_plugin import checkpoint, flag_table, init_from
 from symdiff_plugin.checks import enable_checks
+from symdiff_plugin.command_line import plain
 from symdiff_plugin.data.geom import flags as geom
-from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, Architecture, get_architecture
+from symdiff_plugin.data.integrity import data_hash, sampled_hash
+from symdiff_plugin.flag_table import FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
+from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
 
-EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
-# What EDM has statistics of; main_geom_drugs.py takes no other data, main_qm9.py does not take GEOM.
-QM9_DATASETS = ("qm9", "qm9_second_half")
-GEOM_DATASETS = ("geom",)
-
-_CHOICES = {"frame": presets.FRAMES, "precision": presets.PRECISIONS, "compat": presets.COMPATS}
 _FLAG = {"compat": "--symdiff_compat"}  # the others are called like their field
-_HELP = {
-    "frame": "where R comes from: R0 f_theta (SymDiff), R0 alone (SymDiff-H) or the identity (DiT)",
-    "hidden_size": "width of epsilon_theta",
-    "depth": "layers of epsilon_theta",
-    "num_heads": "attention heads of epsilon_theta",
-    "mlp_ratio": "width of epsilon_theta's MLPs, both halves of the SwiGLU, in hidden_size",
-    "xh_hidden_size": "n_z, width of the embedding of [x, h]; Psi has the rest of hidden_size",
-    "K": "Gaussian kernels of Psi",
-    "enc_hidden_size": "width of f_theta",
-    "enc_depth": "layers of f_theta",
-    "enc_num_heads": "attention heads of f_theta",
-    "enc_mlp_ratio": "width of f_theta's MLPs, in enc_hidden_size",
-    "dec_hidden_features": "hidden width of f_theta's last two-layer network",
-    "noise_dims": "m_noise, columns of eta",
-    "noise_std": "standard deviation of eta",
-    "mlp_dropout": "dropout inside the MLPs",
-    "time_scale": "the network embeds time_scale * t, t in [0, 1]",
-    "precision": "bf16: autocast inside the networks; geometry and outputs stay float32",
-    "compat": "release: the authors' released model, which is not equivariant; release_fix_qr: theirs of --fix_qr",
-}
-_TRAINING_HELP = {
-    "weight_decay": "of AdamW",
-    "clip_norm": "largest gradient norm; inf does not clip",
-    "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
-    "of the others",
-    "freeze_epsilon": "True | False: train f_theta alone; epsilon_theta and Psi, which is f_theta's too, keep the "
-    "weights of --init_from",
-}
-# Arguments of the run that wrote a checkpoint which do not hold for one that goes on from it.
-_NOT_RESUMED = {
-    "model", "resume", "resume_from", "start_epoch", "current_epoch", "exp_name", "context_node_nf",
-    "cuda", "no_cuda", "dp", "wandb_usr", "no_wandb", "online", "debug_checks",
-}  # fmt: skip
-# Flags whose value must be at least this, in every model.
-_AT_LEAST = {
-    "n_epochs": 0, "batch_size": 1, "diffusion_steps": 1, "test_epochs": 1, "n_report_steps": 1,
-    "n_stability_samples": 1, "visualize_every_batch": 1, "num_workers": 0, "start_epoch": 0,
-    "split_seed": 0,
-}  # fmt: skip
 
 
 def default_datadir() -> Path:
@@ -97,10 +55,10 @@ def architecture_overrides(args: Any) -> dict[str, Any]:
 def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``main_qm9.py`` or ``main_geom_drugs.py``, with the plugin's flags.
 
-    The command line is read again once ``--model`` and the data set are known, with the preset's defaults in
-    place. ``--resume PATH`` takes a run's folder or checkpoint, whose flags then are the defaults; ``--resume auto``
-    the folder of this run, if it has a checkpoint. A ``--seed`` is set here, before EDM draws its first number, and
-    so are the checks of ``--debug_checks``.
+    What was given wins over the run that is resumed, that over the preset, that over EDM's defaults. ``--resume PATH``
+    takes a run's folder or checkpoint, ``--resume auto`` the folder of this run, if it has a checkpoint; what a run
+    that goes on must not change is refused, and what it changes is said in ``resumed``. A ``--seed`` is set here,
+    before EDM draws its first number, and so are the checks of ``--debug_checks``.
 
     Args:
         parser: EDM's parser, complete; it is extended in place.
@@ -114,45 +72,47 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         SystemExit: status 2 and one line on stderr for a wrong argument or missing data.
     """
     # argparse's own complaints are one line too, without the usage of all 60 flags before them.
-    parser.error = lambda message: _refuse(parser, f"{message} (--help lists the flags)")  # type: ignore
-    mend_types(parser)
-    plugin_flags = _add_flags(parser)
-    args = parser.parse_args(argv)
-    path, record = _checkpoint_to_resume(parser, args)
-    if record is not None:
-        # Flags of the run that goes on are the defaults; what was given here wins.
-        parser.set_defaults(model=record["model"])
-        args = parser.parse_args(argv)
-    names = (*EDM_MODELS, *PRESETS)
-    if args.model not in names:
-        _refuse(parser, f"unknown --model {args.model!r}; choose one of {', '.join(names)}")
-    if args.model not in PRESETS and (given := [f for dest, f in plugin_flags.items() if hasattr(args, dest)]):
-        _refuse(
-            parser,
-            f"{', '.join(given)}: for the plugin's models alone, not for --model {args.model}; "
-            f"leave it out or choose one of {', '.join(PRESETS)}",
-        )
-    defaults = _preset_defaults(args) if args.model in PRESETS else {}
-    if record is not None:
-        if record["model"] != args.model:
-            _refuse(parser, f"{path} is of --model {record['model']}, not {args.model}: leave --model out")
-        defaults.update({name: value for name, value in record.items() if name not in _NOT_RESUMED})
+    parser.error = lambda message: _refuse(parser, f"{plain(message)} (--help lists the flags)")  # type: ignore
+    _add_flags(parser)
+    for action in parser._actions:
+        if action.dest != "help" and action.nargs != 0:
+            action.type = FLAGS[action.dest].kind
+    defaults = {action.dest: action.default for action in parser._actions if action.default != argparse.SUPPRESS}
+    given = _given(parser, argv)
+    path, record = _checkpoint_to_resume(parser, {**defaults, **given})
+    before = None if record is None else record["args"]
+
+    model = given.get("model", defaults["model"] if before is None else before["model"])
+    if before is None and model in PRESETS:
+        defaults |= _preset_defaults(model, {**defaults, **given})
+    elif before is not None:
+        if before["model"] in PRESETS:
+            defaults |= _preset_defaults(before["model"], {**defaults, **before})
+        defaults |= {name: before[name] for name in FLAGS if name in before and FLAGS[name].resumed != "anew"}
         folder = path.resolve().parent
-        defaults["exp_name"] = folder.name if folder.parent == Path("outputs").resolve() else record["exp_name"]
-    parser.set_defaults(**defaults)
-    args = parser.parse_args(argv)
+        defaults["exp_name"] = folder.name if folder.parent == Path("outputs").resolve() else before["exp_name"]
+    args = argparse.Namespace(**{**defaults, **given, "model": model})
     args.resume_from = None if path is None else str(path)
     if args.keep_checkpoints is None:
         args.keep_checkpoints = not is_plugin_model(args)
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
+    if idle := [name for name in given if not flag_table.concerns(name, model)]:
+        wanted = FLAGS[idle[0]].models
+        _refuse(
+            parser,
+            f"{_names(parser, idle)}: for {', '.join(wanted)} alone, not for --model {model}; leave it out, or choose "
+            f"one of {', '.join(PRESETS if flag_table.OURS in wanted else wanted)}",
+        )
+    args.resumed = [] if record is None else _what_changes(parser, path, record, {**defaults, **before}, args)
     _check_combinations(parser, args)
     if is_plugin_model(args):
         try:
-            init_from.check(args, get_architecture(args.model, **architecture_overrides(args)), record)
+            init_from.check(args, get_architecture(args.model, **architecture_overrides(args)), before)
         except init_from.InitError as error:
             _refuse(parser, str(error))
     _check_data(parser, args)
+    _identify_data(parser, args, before)
     if args.no_cuda:
         args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
     enable_checks(args.debug_checks)
@@ -168,25 +128,66 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """What the command line itself says, without a default."""
+    defaults = [(action, action.default) for action in parser._actions]
+    for action, _ in defaults:
+        action.default = argparse.SUPPRESS
+    try:
+        return vars(parser.parse_args(argv))
+    finally:
+        for action, default in defaults:
+            action.default = default
+
+
 def _checkpoint_to_resume(
-    parser: argparse.ArgumentParser, args: argparse.Namespace
+    parser: argparse.ArgumentParser, values: dict[str, Any]
 ) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint that ``--resume`` asks for and the arguments in it; None, None for a run that starts afresh."""
-    if args.resume is None:
+    """The checkpoint that ``--resume`` asks for and what is in it; None, None for a run that starts afresh."""
+    if values["resume"] is None:
         return None, None
-    if args.resume == "auto":
-        name = args.exp_name
-        if name == parser.get_default("exp_name") and args.model in PRESETS:
-            name = args.model
+    if values["resume"] == "auto":
+        name = values["exp_name"]
+        if name == parser.get_default("exp_name") and values["model"] in PRESETS:
+            name = values["model"]
         path = checkpoint.find(Path("outputs") / name)
         if not path.exists():
             return None, None
     else:
-        path = checkpoint.find(args.resume)
+        path = checkpoint.find(values["resume"])
     try:
-        return path, checkpoint.load(path, mmap=True)["args"]
+        record = checkpoint.load(path, mmap=True)
     except checkpoint.CheckpointError as error:
         _refuse(parser, str(error))
+    if fault := flag_table.fault(record["args"]):
+        _refuse(parser, f"{path} is damaged (its {fault[0]} {fault[1]}): resume from another one")
+    return path, record
+
+
+def _what_changes(
+    parser: argparse.ArgumentParser,
+    path: Path,
+    record: dict[str, Any],
+    before: dict[str, Any],
+    args: argparse.Namespace,
+) -> list[str]:
+    """What every start of the run so far changed, a line each; a change that the run does not bear is refused."""
+    changed = flag_table.differences(before, vars(args))
+    words = {name: f"{_names(parser, [name])} {old} -> {new}" for name, (old, new) in changed.items()}
+    if refused := [name for name in changed if FLAGS[name].resumed == "same"]:
+        _refuse(
+            parser,
+            f"a run that goes on keeps its flags, and {path} was trained with others: "
+            f"{', '.join(words[name] for name in refused)}; leave out what changes, or train anew without --resume and "
+            "under another --exp_name",
+        )
+    lines = list(record["args"].get("resumed", []))
+    return [*lines, f"after {record['epoch']} epochs: {', '.join(words.values())}"] if words else lines
+
+
+def _names(parser: argparse.ArgumentParser, names: Iterable[str]) -> str:
+    """The flags of the arguments called ``names``, as they are written."""
+    return ", ".join(action.option_strings[0] for action in parser._actions if action.dest in names)
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -195,21 +196,17 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     parser.exit(2, f"{parser.prog}: error: {message}\n")
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Add the plugin's flags; without a default, so that a flag that was not given leaves no attribute.
-
-    Returns:
-        The flag of every argument that belongs to the plugin's models alone, by name.
-    """
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the plugin's flags; those of its models without a default, so that EDM's models do not get them."""
     everyone = parser.add_argument_group("added by symdiff_plugin, for every model")
-    everyone.add_argument("--seed", type=int, default=None, help="seed of every random number of the run")
+    everyone.add_argument("--seed", default=None, help="seed of every random number of the run")
     everyone.add_argument(
         "--all_classes", action="store_true",
         help="without charges (--include_charges False, GEOM's default) let sampling reach the last atom type "
         "too; upstream cuts it off",
     )  # fmt: skip
     everyone.add_argument(
-        "--keep_checkpoints", type=boolean, default=None,
+        "--keep_checkpoints", default=None,
         help="True | False: keep EDM's files of every epoch that was the best so far (generative_model_EPOCH.npy and "
         "so on; GEOM: of every one tested), as upstream does, besides the best's; default: True for EDM's models, "
         "False for the plugin's",
@@ -225,26 +222,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> dict[str, str]:
     ours = parser.add_argument_group(
         f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."
     )
-    flags = {}
-    for field in fields(Architecture):
-        flags[field.name] = _FLAG.get(field.name, f"--{field.name}")
-        ours.add_argument(
-            flags[field.name], dest=field.name, type=type(field.default), default=argparse.SUPPRESS,
-            choices=_CHOICES.get(field.name), help=_HELP[field.name],
-        )  # fmt: skip
-    for name, text in _TRAINING_HELP.items():
-        flags[name] = f"--{name}"
-        kind = float if name in ("weight_decay", "clip_norm") else boolean
-        ours.add_argument(flags[name], type=kind, default=argparse.SUPPRESS, help=text)
-    flags["init_from"] = "--init_from"
+    for name, text in HELP.items():
+        flag = _FLAG.get(name, f"--{name}")
+        ours.add_argument(flag, dest=name, metavar=FLAGS[name].kind.metavar, default=argparse.SUPPRESS, help=text)
     ours.add_argument("--init_from", metavar="PATH", default=argparse.SUPPRESS, help=init_from.HELP)
-    flags["compile"] = "--compile"
     ours.add_argument(
-        "--compile", nargs="?", const="default", choices=presets.COMPILE_MODES, default=argparse.SUPPRESS,
+        "--compile", nargs="?", const="default", metavar=FLAGS["compile"].kind.metavar, default=argparse.SUPPRESS,
         help="put the blocks of the networks through torch.compile: default (what --compile alone means), "
         "reduce-overhead (CUDA graphs) or off; about a minute at the start, and on two CPU cores no gain: for GPUs",
     )  # fmt: skip
-    return flags
 
 
 def _is_geom(parser: argparse.ArgumentParser) -> bool:
@@ -252,47 +238,29 @@ def _is_geom(parser: argparse.ArgumentParser) -> bool:
     return any(action.dest == "filter_molecule_size" for action in parser._actions)
 
 
-def _preset_defaults(args: argparse.Namespace) -> dict[str, Any]:
-    preset = PRESETS[args.model]
+def _preset_defaults(model: str, values: dict[str, Any]) -> dict[str, Any]:
+    preset = PRESETS[model]
     defaults = {name: getattr(preset.architecture, name) for name in ARCHITECTURE_FIELDS}
-    if getattr(args, "compat", "paper") != "paper":
+    if values.get("compat", "paper") != "paper":
         defaults.update(preset.release)
-    defaults.update(preset.training_flags("geom" if args.dataset == "geom" else "qm9"))
-    defaults["exp_name"] = args.model
-    if hasattr(args, "datadir"):
+    defaults.update(preset.training_flags("geom" if values["dataset"] == "geom" else "qm9"))
+    defaults["exp_name"] = model
+    if "datadir" in values:
         defaults["datadir"] = str(default_datadir())
     return defaults
 
 
 def _check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    for name, least in _AT_LEAST.items():
-        if hasattr(args, name) and not getattr(args, name) >= least:
-            _refuse(parser, f"--{name} must be at least {least}, not {getattr(args, name)}")
-    if not args.lr > 0:
-        _refuse(parser, f"--lr must be positive, not {args.lr}")
-    if not 0 <= args.ema_decay < 1:
-        _refuse(parser, f"--ema_decay must lie in [0, 1), not {args.ema_decay}")
-    if args.seed is not None and not 0 <= args.seed < 2**32:
-        _refuse(parser, f"--seed must lie between 0 and {2**32 - 1}, not {args.seed}")
-    factors = args.normalize_factors
-    if not isinstance(factors, list | tuple) or len(factors) != 3 or not all(
-        isinstance(factor, int | float) and factor > 0 for factor in factors
-    ):  # fmt: skip
-        _refuse(parser, f"--normalize_factors must be three positive numbers such as [1,4,10], not {factors}")
+    if fault := flag_table.fault(vars(args)):
+        _refuse(parser, f"{_names(parser, [fault[0]])} {fault[1]}")
     if not is_plugin_model(args):
         return
     try:
         get_architecture(args.model, **architecture_overrides(args))
     except ValueError as error:
         _refuse(parser, str(error))
-    if not args.clip_norm > 0:
-        _refuse(parser, f"--clip_norm must be positive, not {args.clip_norm}")
-    if not args.weight_decay >= 0:
-        _refuse(parser, f"--weight_decay must not be negative, but is {args.weight_decay}")
     if args.compile != "off" and not _has_compiler():
         _refuse(parser, "--compile needs a C++ compiler: install g++ or clang++, or leave --compile out")
-    if not args.condition_time:
-        _refuse(parser, "--condition_time False is for EDM's models: the plugin's always see the time")
 
 
 def _has_compiler() -> bool:
@@ -311,6 +279,38 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
         _refuse(parser, f"--remove_h is for --dataset qm9 alone: EDM has no statistics of {args.dataset} without H")
     if args.conditioning and args.dataset == "geom":
         _refuse(parser, "--conditioning needs QM9: the GEOM data set of EDM has no properties")
+    if args.diffusion_noise_schedule == "learned":
+        if args.diffusion_loss_type != "vlb":
+            _refuse(parser, "--diffusion_noise_schedule learned is learned by --diffusion_loss_type vlb alone")
+        return
+    sigma = flag_table.first_sigma(
+        args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision
+    )
+    largest = max(args.normalize_factors[1:])
+    if 8 * sigma > 1 / largest:  # EDM's own condition, which it answers with a traceback
+        _refuse(
+            parser,
+            f"the noise at t = 0 (sigma {sigma:.3g}) hides atom types and charges divided by {largest:g}: lower "
+            "--diffusion_noise_precision or --normalize_factors (cosine: raise --diffusion_steps)",
+        )
+
+
+def _identify_data(parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None) -> None:
+    """Set ``data_sha256``, None where EDM will download the data; a run that goes on must find what it began with."""
+    flag = "--data_file" if args.dataset == "geom" else "--datadir"
+    place = getattr(args, flag.removeprefix("--"))
+    try:
+        args.data_sha256 = (sampled_hash if args.dataset == "geom" else data_hash)(place)
+    except (OSError, zipfile.BadZipFile):
+        args.data_sha256 = None
+    known = None if before is None else before.get("data_sha256")
+    if known and args.data_sha256 and known != args.data_sha256:
+        was = before.get(flag.removeprefix("--"))
+        _refuse(
+            parser,
+            f"{flag} {place} holds other data than the run to resume was trained on ({was}): name those, or train anew "
+            "without --resume and under another --exp_name",
+        )
 
 
 def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

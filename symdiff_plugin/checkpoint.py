@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import shutil
 import warnings
 import zipfile
 import zlib
@@ -22,13 +23,18 @@ import torch
 from torch import nn
 
 from symdiff_plugin.files import replacing
+from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.run_config import read_config
 from symdiff_plugin.weights import finite
 
 FILE_NAME = "checkpoint.pt"
 _FORMAT = 1
+NO_NLL = (1e8, 1e8)  # EDM's, before a first test
 _KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
 # What a group of the optimiser's parameters does not take over from a checkpoint: the flags' and the implementation.
 _NOT_RESTORED = ("lr", "weight_decay", "fused", "foreach", "capturable", "differentiable")
+# What EDM writes at the epoch of the best validation NLL, beside args.pickle.
+BEST_FILES = ("generative_model.npy", "generative_model_ema.npy", "optim.npy")
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
@@ -51,13 +57,40 @@ class TrainingState:
     model_ema: nn.Module
     optim: torch.optim.Optimizer
     queue: Any
-    best_nll: tuple[float, float] = (1e8, 1e8)
+    best_nll: tuple[float, float] = NO_NLL
 
 
 def find(path: str | Path) -> Path:
     """The checkpoint that ``path``, a run's folder or the file itself, stands for; it need not be there."""
     path = Path(path)
     return path if path.suffix == ".pt" else path / FILE_NAME
+
+
+def why_missing(path: Path, last: str | None = None) -> str:
+    """Why the weights of a run's best epoch are not there, and what to do, in one line.
+
+    Args:
+        path: where they should be, in the folder of a run.
+        last: how to ask for those of the last epoch, which ``checkpoint.pt`` holds; None if it cannot be done.
+    """
+    folder = path.parent
+    try:
+        rows = read_rows(folder / HISTORY)
+        saves = read_config(folder)["args"].get("save_model", True)
+    except (OSError, ValueError):  # of a run that has not begun, or is damaged: said by whoever needs it
+        rows, saves = [], True
+    tested = [row["val_nll"] for row in rows if "val_nll" in row]
+    again = "train again with a smaller --lr, and check the data"
+    go_on = f"go on with the training (--resume {folder})" if find(folder).is_file() else "train it"
+    if last is not None and find(folder).is_file():
+        go_on = f"take those of the last epoch with {last}, or {go_on}"
+    if not saves:
+        return f"{path} is missing: the run was trained with --save_model False; train again without it"
+    if tested and not any(nll is not None and nll < NO_NLL[0] for nll in tested):
+        return f"{path} is missing: no validation NLL of the run was a number, or below 1e8; {again}"
+    if tested:
+        return f"{path} is missing, though the run was tested: restore it, or {go_on}"
+    return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"
 
 
 def save(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
@@ -122,7 +155,8 @@ def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (*_UNREADABLE, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint: resume from another one") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT or any(key not in record for key in _KEYS):
+    ours = isinstance(record, dict) and record.get("format") == _FORMAT and all(key in record for key in _KEYS)
+    if not ours or not isinstance(record["epoch"], int) or not isinstance(record["args"], dict):
         raise CheckpointError(f"{path} is no checkpoint of this version of symdiff_plugin: resume from another one")
     if not mmap:
         try:
@@ -159,14 +193,41 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         if state.model_ema is not state.model:
             state.model_ema.load_state_dict(record["model_ema"] or record["model"])
         state.optim.load_state_dict(record["optim"])
-    except (RuntimeError, ValueError, KeyError) as error:
+        queue, best_nll = list(map(float, record["queue"])), (*map(float, record["best_nll"]),)
+        set_rng_state(record["rng"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is of another model than --model {args.model} with these flags: give the flags it was trained with"
         ) from error
-    state.queue.items[:] = record["queue"]
-    state.best_nll = tuple(record["best_nll"])
-    set_rng_state(record["rng"])
+    state.queue.items[:] = queue
+    state.best_nll = best_nll
     return record["epoch"]
+
+
+def best_weights(args: Any) -> str:
+    """The file that EDM's evaluation takes: the moving average of the epoch of the best validation NLL."""
+    return "generative_model_ema.npy" if getattr(args, "ema_decay", 0) > 0 else "generative_model.npy"
+
+
+def carry_along(source: Path, target: Path, args: Namespace) -> None:
+    """Give the folder of a run that goes on under another name what belongs to its past: best weights and history.
+
+    Args:
+        source: the folder that it comes from.
+        target: the new one; what it has of these files is replaced.
+        args: of the run that goes on; EDM's evaluation scripts find them pickled beside the weights.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    for name in (*BEST_FILES, HISTORY, TRAIN_LOSS):
+        (target / name).unlink(missing_ok=True)
+        if (source / name).is_file():
+            with open(source / name, "rb") as old, replacing(target / name, "wb") as new:
+                shutil.copyfileobj(old, new)
+    if (target / best_weights(args)).is_file():
+        with replacing(target / "args.pickle", "wb") as file:
+            pickle.dump(args, file)
 
 
 def rng_state() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import NoReturn
 
@@ -11,7 +12,12 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, without the usage before them."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: {plain(message)} (--help lists the options)\n")
+
+
+def plain(message: str) -> str:
+    """A complaint of argparse in one line; "argument --lr: must be ..." is "--lr must be ..."."""
+    return " ".join(re.sub(r"^argument (\S+): ", r"\1 ", message).split())
 
 
 def refuse(prog: str, message: object, status: int) -> int:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from symdiff_plugin import args_pickle
+from symdiff_plugin import args_pickle, flag_table
 from symdiff_plugin.args_pickle import ArgumentsError
-from symdiff_plugin.arguments import EDM_MODELS, default_datadir
+from symdiff_plugin.arguments import default_datadir
+from symdiff_plugin.flag_table import EDM_MODELS
 from symdiff_plugin.presets import PRESETS, Architecture, get_architecture
 from symdiff_plugin.weights import finite, mismatch
 
@@ -68,7 +69,7 @@ def run_arguments(folder: str | Path) -> Namespace:
         is the plugin's own.
 
     Raises:
-        ArgumentsError: they are missing, damaged, or of a model that the plugin does not have.
+        ArgumentsError: they are missing, damaged, impossible, or of a model that the plugin does not have.
     """
     args = args_pickle.read(Path(folder) / args_pickle.FILE_NAME)
     model = getattr(args, "model", None)
@@ -83,6 +84,8 @@ def run_arguments(folder: str | Path) -> Namespace:
     else:
         known = ", ".join((*MODELS, *EDM_MODELS, *PRESETS))
         raise ArgumentsError(f"{folder} is of --model {model}, which is not known here; known are {known}")
+    if fault := flag_table.fault(vars(args)):
+        raise ArgumentsError(f"{folder}: its {fault[0]} {fault[1]}: it is no run that can be evaluated")
     datadir = getattr(args, "datadir", None)
     if datadir is not None and not (Path(datadir) / "qm9").is_dir() and (default_datadir() / "qm9").is_dir():
         args.datadir = str(default_datadir())

@@ -15,7 +15,6 @@ the same shapes and order. A test holds the one against the other.
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from symdiff_plugin.argument_types import polynomial_power
 from symdiff_plugin.atoms import remove_mean
 
 N_DIMS = 3
@@ -55,10 +55,10 @@ def schedule_of(name: str, steps: int, precision: float) -> NoiseSchedule:
     Raises:
         ValueError: it is not one of the polynomial ones; EDM's cosine and learned ones are not here.
     """
-    match = re.fullmatch(r"polynomial_(\d+(?:\.\d+)?)", name)
-    if match is None or steps < 1 or not 0 < precision < 0.5:
+    power = polynomial_power(name)
+    if power is None or steps < 1 or not 0 < precision < 0.5:
         raise ValueError(f"no noise schedule {name!r} of {steps} steps and precision {precision} (only polynomial_P)")
-    return NoiseSchedule(polynomial_gamma(steps, float(match[1]), precision))
+    return NoiseSchedule(polynomial_gamma(steps, power, precision))
 
 
 @dataclass(frozen=True)

@@ -16,27 +16,27 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin import args_pickle, compat
-from symdiff_plugin.argument_types import mend_types
+from symdiff_plugin.argument_types import BOOLEAN, whole
+from symdiff_plugin.command_line import plain
 from symdiff_plugin.weights import read_state_dict
 
+# By upstream's type: every whole number counts something, and what it evaluates is True or False.
+_KINDS = {eval: BOOLEAN, int: whole()}
 _MAY_BE_ZERO = ("n_chains",)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of an evaluation script, all of it; every whole number in it counts something.
+    """Parse the command line of an evaluation script, all of it.
 
     Raises:
         SystemExit: status 2 and one line for a flag that is unknown or has no such value.
     """
-    parser.error = lambda message: _refuse(f"{message} (--help lists the flags)")  # type: ignore
-    mend_types(parser)
-    args = parser.parse_args(argv)
+    parser.error = lambda message: _refuse(f"{plain(message)} (--help lists the flags)")  # type: ignore
     for action in parser._actions:
-        value = getattr(args, action.dest, None)
-        least = 0 if action.dest in _MAY_BE_ZERO else 1
-        if action.type is int and value is not None and value < least:
-            _refuse(f"--{action.dest} must be at least {least}, not {value}")
-    return args
+        kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
+        if kind is not None:
+            action.type, action.metavar = kind, kind.metavar
+    return parser.parse_args(argv)
 
 
 def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:

@@ -39,6 +39,22 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
         raise
 
 
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds none; the message is one line without a remedy, which is the caller's.
+    """
+    try:
+        record = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged (not a JSON object)")
+    return record
+
+
 def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """Write ``record`` as indented JSON, whole or not at all; NaN and infinities, which JSON lacks, are null.
 

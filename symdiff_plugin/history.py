@@ -110,14 +110,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: a line is of another shape; the message is one line with the remedy.
     """
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not _is_row(row, path.name):
+            raise ValueError(f"{path} is damaged (line {number} is none of its rows): remove it or train again")
+        rows.append(row)
     return rows
+
+
+def _is_row(row: Any, name: str) -> bool:
+    """Whether a line holds nothing but numbers, and those that every line of this file has."""
+    if not isinstance(row, dict) or not all(isinstance(value, int | float | None) for value in row.values()):
+        return False
+    counts = {HISTORY: ("epoch",), TRAIN_LOSS: ("epoch", "step")}.get(name, ())
+    return all(isinstance(row.get(count), int) for count in counts) and (name != TRAIN_LOSS or "loss" in row)
 
 
 def _keep_before(path: Path, epoch: int) -> list[dict[str, Any]]:

@@ -13,14 +13,15 @@ A run whose checkpoint is resumed does not read the weights again.
 from __future__ import annotations
 
 import hashlib
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from symdiff_plugin.checkpoint import why_missing
 from symdiff_plugin.presets import PRESETS, Architecture
+from symdiff_plugin.run_config import read_config
 from symdiff_plugin.weights import mismatch, read_state_dict
 
 HELP = (
@@ -50,10 +51,7 @@ def find(path: str | Path) -> Path:
     if path.is_dir():
         path = path / BEST_AVERAGE
         if not path.is_file():
-            raise InitError(
-                f"{path} is missing: a run writes it once an epoch has been tested (--save_model True, --ema_decay "
-                "above 0); finish that run, or give --init_from a file of weights"
-            )
+            raise InitError(f"{why_missing(path)}; or give --init_from a file of weights")
     return path
 
 
@@ -167,7 +165,7 @@ def freeze(model: nn.Module) -> None:
 def _check_configuration(path: Path, args: Namespace, architecture: Architecture) -> None:
     """Compare with the config.json beside the weights, where there is one, what their shapes do not tell."""
     try:
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        config = read_config(path.parent)
         theirs, factors = config["architecture"], config["args"]["normalize_factors"]
     except FileNotFoundError:
         return

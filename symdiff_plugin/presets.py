@@ -13,10 +13,24 @@ import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from symdiff_plugin.argument_types import Kind, choice, real, whole
+
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")
 COMPATS = ("paper", "release", "release_fix_qr")
 COMPILE_MODES = ("off", "default", "reduce-overhead")
+
+_WIDTH, _COUNT = whole(1, 16384), whole(1, 1000)
+# What the fields of an Architecture may be, each for itself.
+ARCHITECTURE_KINDS: dict[str, Kind] = {
+    "frame": choice(*FRAMES),
+    "hidden_size": _WIDTH, "depth": _COUNT, "num_heads": _COUNT, "mlp_ratio": real("[0.1, 64]"),
+    "xh_hidden_size": _WIDTH, "K": _WIDTH,
+    "enc_hidden_size": _WIDTH, "enc_depth": _COUNT, "enc_num_heads": _COUNT, "enc_mlp_ratio": real("[0.1, 64]"),
+    "dec_hidden_features": _WIDTH,
+    "noise_dims": _COUNT, "noise_std": real("[0, inf)"), "mlp_dropout": real("[0, 1)"), "time_scale": real("(0, inf)"),
+    "precision": choice(*PRECISIONS), "compat": choice(*COMPATS),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,19 +81,16 @@ class Architecture:
         return self.compat != "paper"
 
     def __post_init__(self) -> None:
-        for name, options in (("frame", FRAMES), ("precision", PRECISIONS), ("compat", COMPATS)):
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name} must be one of {', '.join(options)}, not {getattr(self, name)!r}")
+        for name, kind in ARCHITECTURE_KINDS.items():
+            if fault := kind.fault(getattr(self, name)):
+                raise ValueError(f"{name} {fault}")
         for size, heads in (("hidden_size", "num_heads"), ("enc_hidden_size", "enc_num_heads")):
             width, count = getattr(self, size), getattr(self, heads)
-            if width < 1 or count < 1 or width % count:
+            if width % count:
                 raise ValueError(f"{size} = {width} must be a multiple of {heads} = {count}")
-        for name in ("depth", "enc_depth", "K", "dec_hidden_features", "noise_dims"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.xh_hidden_size < self.hidden_size:
+        if self.xh_hidden_size >= self.hidden_size:
             raise ValueError(
-                f"xh_hidden_size = {self.xh_hidden_size} must lie between 0 and hidden_size = {self.hidden_size}: "
+                f"xh_hidden_size = {self.xh_hidden_size} must be below hidden_size = {self.hidden_size}: "
                 "Psi has the other columns"
             )
         if self.is_release and (self.frame == "haar" or (self.frame == "none" and self.compat != "release")):

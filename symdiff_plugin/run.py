@@ -25,10 +25,11 @@ from symdiff_plugin.edm.git import line as git_line
 from symdiff_plugin.files import write_json
 from symdiff_plugin.history import History
 from symdiff_plugin.interrupt import explain_interrupts
+from symdiff_plugin.optim import skipped_steps
 from symdiff_plugin.presets import PRESETS, get_architecture
+from symdiff_plugin.run_config import CONFIG
 from symdiff_plugin.tracking import tracker
 
-CONFIG = "config.json"
 MINUTES_BETWEEN_CHECKPOINTS = 10.0
 _LIBRARIES = ("torch", "numpy", "rdkit", "scipy", "symdiff-plugin")
 
@@ -48,25 +49,44 @@ class Run:
         self.args = args
         self.folder = Path("outputs") / args.exp_name
         resume_from = getattr(args, "resume_from", None)
-        if resume_from is not None:
-            try:
-                args.start_epoch = checkpoint.restore(Path(resume_from), state, args)
-            except checkpoint.CheckpointError as error:
-                print(f"error: {error}", file=sys.stderr)
-                raise SystemExit(2) from None
-            left = max(args.n_epochs - args.start_epoch, 0)
-            print(f"Going on from {resume_from}: {args.start_epoch} epochs done, {left} of --n_epochs left")
         try:
+            if resume_from is not None:
+                self._go_on(Path(resume_from), state)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / CONFIG, describe(args, state.model))
             self.history = History(self.folder, args.n_report_steps, args.start_epoch)
         except OSError as error:
             raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
+        except ValueError as error:  # a checkpoint or a history that cannot be used
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         tracker.listeners[:] = [self.history]
         explain_interrupts(self.folder)
         self._saved = time.monotonic()
         self._random: dict[str, Any] | None = None
         print(f"Configuration, history and checkpoints of this run: {self.folder}")
+
+    def _go_on(self, path: Path, state: TrainingState) -> None:
+        """Restore the checkpoint ``path``; under another name the best weights and the history come along.
+
+        The best NLL so far stands only where the weights that reached it are: they are what is evaluated.
+
+        Raises:
+            CheckpointError: it cannot be used.
+            OSError: the best weights cannot be brought along.
+        """
+        args = self.args
+        args.start_epoch = checkpoint.restore(path, state, args)
+        left = max(args.n_epochs - args.start_epoch, 0)
+        print(f"Going on from {path}: {args.start_epoch} epochs done, {left} of --n_epochs left")
+        if args.resumed:
+            print(f"Changed on the way: {'; '.join(args.resumed)}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if path.resolve().parent != self.folder.resolve():
+            checkpoint.carry_along(path.parent, self.folder, args)
+        if not (self.folder / checkpoint.best_weights(args)).is_file() and state.best_nll != checkpoint.NO_NLL:
+            print(f"The weights of the best epoch are not in {path.parent}: from here on the best begins anew")
+            state.best_nll = checkpoint.NO_NLL
 
     def is_tested(self, epoch: int) -> bool:
         """Whether ``epoch`` ends with a test: every ``--test_epochs``-th from the first, and the last.
@@ -88,13 +108,15 @@ class Run:
         passed since: it is as large as five copies of the model.
 
         Raises:
-            SystemExit: status 1 and one line if the disk is full.
+            SystemExit: status 1 and one line if the disk is full, or no step of the training could be taken.
         """
         if self._random is not None:
             checkpoint.set_rng_state(self._random)
             self._random = None
         now = time.monotonic()
         last = epoch + 1 == self.args.n_epochs
+        if last:
+            skipped_steps(state.queue).finish(self.args)
         due = epoch % self.args.test_epochs == 0 or now - self._saved >= 60 * MINUTES_BETWEEN_CHECKPOINTS
         path = self.folder / checkpoint.FILE_NAME
         try:

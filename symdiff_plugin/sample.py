@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from symdiff_plugin.argument_types import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.command_line import OneLineParser, refuse
 from symdiff_plugin.presets import PRECISIONS
 
@@ -195,12 +196,15 @@ def _parser() -> OneLineParser:
     add = parser.add_argument
     add("run", type=Path, nargs="?", help="folder of a run, of ours or of the authors' release (needs EDM)")
     add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
-    add("--n_samples", type=int, default=100, help="molecules to sample (%(default)s)")
-    add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
+    add("--n_samples", type=SAMPLES, default=100, metavar="N", help="molecules to sample (%(default)s)")
+    add("--seed", type=SEED, default=0, metavar="N", help="of all random numbers (%(default)s)")
     add("--out", type=Path, help="folder of the results (samples/NAME)")
-    add("--device", help="cpu or cuda (cuda where there is one)")
+    add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
-    add("--batch_size", default="auto", metavar="N|auto", help="molecules at once; auto looks at memory (%(default)s)")
+    add(
+        "--batch_size", type=word_or(whole(), "auto"), metavar="N|auto",
+        help="molecules at once; auto looks at memory (auto)",
+    )  # fmt: skip
     return parser
 
 
@@ -210,12 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.pretrained is None):
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))
-    if options.n_samples < 1:
-        parser.error(f"--n_samples must be at least 1, not {options.n_samples}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
-    if options.batch_size != "auto" and not (options.batch_size.isdecimal() and int(options.batch_size)):
-        parser.error(f"--batch_size must be a number from 1 or auto, not {options.batch_size!r}")
 
     # Imported here so that --help and a wrong option answer at once.
     from symdiff_plugin.edm import EdmError
@@ -234,8 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = from_run(options.run, device=device, precision=options.precision)
         architecture = model.dynamics.architecture
         tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
-        auto = options.batch_size == "auto"
-        batch_size = choose_batch_size(model) if auto else int(options.batch_size)
+        auto = options.batch_size is None
+        batch_size = choose_batch_size(model) if auto else options.batch_size
         sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)
         perceived = [perceive(one) for one in progress(sampled.molecules, "Finding bonds")]
         settings = {

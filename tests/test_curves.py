@@ -39,3 +39,8 @@ def test_a_folder_without_losses_is_refused_in_one_line(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "give folders of runs" in err
     assert err.count("\n") == 1
+    (tmp_path / "train_loss.jsonl").write_text('{"loss": 0.5}\n')
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "train_loss.jsonl is damaged" in capsys.readouterr().err

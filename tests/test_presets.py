@@ -127,7 +127,10 @@ def test_release_means_unscaled_time_unless_told_otherwise():
         ({"precision": "fp16"}, "precision must be one of fp32, bf16"),
         ({"compat": "authors"}, "compat must be one of"),
         ({"xh_hidden_size": 384}, "xh_hidden_size"),
-        ({"depth": 0}, "depth must be at least 1"),
+        ({"depth": 0}, "depth must be a whole number from 1"),
+        ({"noise_std": float("nan")}, "noise_std must be a number in"),
+        ({"mlp_dropout": 1.0}, "mlp_dropout must be a number in"),
+        ({"hidden_size": 384.5}, "hidden_size must be a whole number"),
     ],
 )
 def test_senseless_values_are_refused(overrides, message):

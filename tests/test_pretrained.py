@@ -180,7 +180,7 @@ def test_the_command_leaves_all_its_files(shipped: Path, capsys: pytest.CaptureF
     ("arguments", "words"),
     [
         (["--pretrained", "tony"], "available"),
-        (["--pretrained", "tiny", "--n_samples", "0"], "--n_samples must be at least 1"),
+        (["--pretrained", "tiny", "--n_samples", "0"], "--n_samples must be a whole number from 1"),
         (["--pretrained", "tiny", "--batch_size", "0"], "--batch_size"),
         (["--pretrained", "tiny", "--seed", "-1"], "--seed"),
         (["--pretrained", "tiny", "--device", "abacus"], "abacus"),

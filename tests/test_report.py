@@ -367,7 +367,12 @@ def test_nothing_usable_is_one_line_and_two(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("name", "content"),
     [("config.json", "[]"), ("config.json", '{"model": 3}'), ("metrics.json", '{"std": 3}'), ("molecules.xyz", "3\n"),
-     ("history.jsonl", "3\n"), ("metrics.json", b"\xff")],
+     ("history.jsonl", "3\n"), ("metrics.json", b"\xff"), ("history.jsonl", '{"epoch": "first"}\n'),
+     ("train_loss.jsonl", '{"step": 1}\n'), ("config.json", '{"model": "symdiff", "args": []}'),
+     ("config.json", '{"model": "symdiff", "args": {"n_epochs": "many"}}'),
+     ("config.json", '{"model": "symdiff", "args": {}, "molecules": {"train": "all"}}'),
+     ("config.json", '{"model": "symdiff", "args": {}, "parameters": [3]}'),
+     ("config.json", '{"model": "symdiff", "args": {}, "versions": {"commit": 7}}')],
 )  # fmt: skip
 def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: str | bytes) -> None:
     folder = write_run(tmp_path / "a")

@@ -38,12 +38,12 @@ def test_one_number_that_is_none_is_named(odd: float, weights, tmp_path: Path) -
 
 def test_edms_scripts_end_in_one_line(weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(weights, tmp_path / "w.npy")
-    assert hooks.read_weights(str(tmp_path / "w.npy")).keys() == weights.keys()
+    assert hooks.load_weights(str(tmp_path / "w.npy")).keys() == weights.keys()
     weights["a"][0, 0] = torch.nan
     torch.save(weights, tmp_path / "w.npy")
     for path, words in (("w.npy", "not finite, in a"), ("none.npy", "none.npy is damaged or holds no weights")):
         with pytest.raises(SystemExit) as stop:
-            hooks.read_weights(str(tmp_path / path))
+            hooks.load_weights(str(tmp_path / path))
         assert stop.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line

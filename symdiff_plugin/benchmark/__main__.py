@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from symdiff_plugin.argument_types import DEVICE, SEED, whole
 from symdiff_plugin.command_line import OneLineParser
 
 PROGRAM = "python -m symdiff_plugin.benchmark"
@@ -29,13 +30,13 @@ def _parser() -> argparse.ArgumentParser:
         help="presets, and EGNNs edm, edm_plus, edm_plus_plus, edm_tiny; ratios are to the first EGNN (%(default)s)",
     )  # fmt: skip
     add("--workloads", nargs="+", default=list(WORKLOAD_NAMES), choices=WORKLOAD_NAMES, help="what to time (all)")
-    add("--molecules", type=int, help="molecules of a batch, instead of each workload's own")
-    add("--rounds", type=int, default=3, help="how often each model has its turn (%(default)s)")
+    add("--molecules", type=whole(1, 1_000_000), help="molecules of a batch, instead of each workload's own")
+    add("--rounds", type=whole(1, 10_000), default=3, help="how often each model has its turn (%(default)s)")
     add("--no_scaling", action="store_true", help="leave out the scaling with size and padding")
     add("--datadir", type=Path, default=default_datadir(), help="folder of QM9 (%(default)s)")
-    add("--device", help="cpu or cuda (cuda where there is one)")
-    add("--threads", type=int, help="threads on a CPU (torch's choice)")
-    add("--seed", type=int, default=0, help="of the molecules and the weights (%(default)s)")
+    add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
+    add("--threads", type=whole(1, 1024), help="threads on a CPU (torch's choice)")
+    add("--seed", type=SEED, default=0, help="of the molecules and the weights (%(default)s)")
     add("--out", type=Path, default=Path("outputs/benchmark"), help="folder for the results (%(default)s)")
     return parser
 
@@ -45,21 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
-    for name in ("molecules", "rounds", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
 
     # Imported here so that --help and a wrong option answer at once.
     import torch
 
     from symdiff_plugin.benchmark.contenders import Contender
     from symdiff_plugin.edm import EdmError
+    from symdiff_plugin.evaluate.run import usable_device
 
     try:
         contenders = [Contender.parse(text) for text in options.models]
-        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (ValueError, RuntimeError, AssertionError) as error:
+        device = usable_device(options.device)
+    except ValueError as error:
         parser.error(" ".join(str(error).split()))
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from symdiff_plugin.argument_types import whole
 from symdiff_plugin.command_line import OneLineParser
 from symdiff_plugin.files import replacing
 from symdiff_plugin.history import TRAIN_LOSS, read_rows
@@ -73,10 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog=PROGRAM, description="Draw and compare training losses of runs.", allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; the first is compared with the others")
     parser.add_argument("--out", type=Path, default=Path("outputs/curves.png"), help="the picture (%(default)s)")
-    parser.add_argument("--window", type=int, default=25, help="points a smoothed one (%(default)s)")
+    parser.add_argument("--window", type=whole(), default=25, metavar="N", help="points a smoothed one (%(default)s)")
     options = parser.parse_args(arguments)
-    if options.window < 1:
-        parser.error(f"--window must be at least 1, not {options.window}")
     try:
         found = [losses(folder)[1] for folder in options.runs]
         draw(options.runs, options.out, options.window)

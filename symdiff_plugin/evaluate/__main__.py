@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from symdiff_plugin.argument_types import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.command_line import OneLineParser, refuse
 
 PARTITIONS = ("test", "val", "train")
@@ -15,17 +16,6 @@ POSEBUSTED = 1000
 _OF_DATA = ("data", "dataset", "out", "n_molecules", "seed", "posebusters")
 _OF_DATASET = {"qm9": ("datadir",), "geom": ("data_file", "split", "split_seed")}
 _OF_DATA_ALONE = ("dataset", "out", "n_molecules", "split", "split_seed")
-
-
-def _number_or(word: str) -> Callable[[str], int | None]:
-    def parse(text: str) -> int | None:
-        if text == word:
-            return None
-        if not text.isdecimal():
-            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {word!r}")
-        return int(text)
-
-    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,18 +29,18 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", type=Path, nargs="?", help="folder of a run, outputs/NAME")
     add(
-        "--runs", type=int, default=1, metavar="N",
+        "--runs", type=whole(1, 10_000), default=1, metavar="N",
         help="evaluation runs, with seed, seed + 1, ...: mean and standard deviation; those that a killed evaluation "
         "has finished are reused (%(default)s)",
     )  # fmt: skip
-    add("--n_samples", type=int, default=10_000, help="molecules to sample (%(default)s)")
+    add("--n_samples", type=SAMPLES, default=10_000, metavar="N", help="molecules to sample (%(default)s)")
     add(
-        "--batch_size", type=_number_or("auto"), default=None, metavar="N|auto",
+        "--batch_size", type=word_or(whole(), "auto"), default=None, metavar="N|auto",
         help="molecules sampled at once; auto takes as many as memory and speed suggest (auto)",
     )  # fmt: skip
-    add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
+    add("--seed", type=SEED, default=0, help="of all random numbers (%(default)s)")
     add(
-        "--nll_molecules", type=_number_or("all"), default=None, metavar="N|all",
+        "--nll_molecules", type=word_or(whole(0), "all"), default=None, metavar="N|all",
         help="held-out molecules for the likelihood; 0 leaves it out (all)",
     )  # fmt: skip
     add(
@@ -58,16 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         help="whose likelihood, one or both (test)",
     )  # fmt: skip
     add(
-        "--nll_draws", type=int, default=1, metavar="K",
+        "--nll_draws", type=whole(1, 10_000), default=1, metavar="K",
         help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
     )  # fmt: skip
     add("--checkpoint", metavar="FILE", help="in the run's folder; checkpoint.pt: of the last epoch (EDM's best)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where QM9 is now, if not where the run was trained")
     add("--data_file", metavar="PATH", help="where GEOM-Drugs' array is now, if not where the run was trained")
-    add("--device", help="cpu or cuda (cuda where there is one)")
+    add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add(
-        "--posebusters", type=_number_or("all"), nargs="?", default=0, const=POSEBUSTED, metavar="N|all",
+        "--posebusters", type=word_or(whole(0), "all"), nargs="?", default=0, const=POSEBUSTED, metavar="N|all",
         help="put the first N samples (%(const)s) to PoseBusters' checks too; with 50 conformers made of each it takes "
         "seconds a drug; needs pip install posebusters",
     )  # fmt: skip
@@ -75,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     add = data.add_argument
     add("--data", choices=PARTITIONS, help="evaluate the molecules of this split")
     add("--dataset", choices=tuple(_OF_DATASET), default="qm9", help="qm9 in --datadir, or geom (%(default)s)")
-    add("--n_molecules", type=_number_or("all"), default=None, metavar="N|all", help="at random, with --seed (all)")
+    add("--n_molecules", type=word_or(whole(), "all"), metavar="N|all", help="at random, with --seed (all)")
     add("--split", choices=("official", "molecule"), default="official", help="geom: as in training (%(default)s)")
-    add("--split_seed", type=int, default=0, help="geom: of --split molecule (%(default)s)")
+    add("--split_seed", type=SEED, default=0, help="geom: of --split molecule (%(default)s)")
     add("--out", type=Path, metavar="DIR", help="where metrics.json goes (outputs/data_SPLIT, outputs/data_geom_SPLIT)")
     return parser
 
@@ -93,11 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in _OF_DATA_ALONE:
         if getattr(options, name) != parser.get_default(name):
             parser.error(f"--{name} goes with --data: a run has its own data, and its evaluation goes into its folder")
-    for name in ("runs", "n_samples", "batch_size", "nll_draws"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
-    if not 0 <= options.seed <= 2**32 - options.runs:
-        parser.error(f"--seed must lie between 0 and {2**32 - options.runs}, not {options.seed}")
+    if options.seed > 2**32 - options.runs:
+        parser.error(f"--seed must be at most {2**32 - options.runs} with --runs {options.runs}, not {options.seed}")
     if options.untrained and options.checkpoint:
         parser.error("give --untrained or --checkpoint, not both")
 
@@ -153,10 +140,6 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
             parser.error(f"--data takes {', '.join(f'--{one}' for one in taken[1:])}; --{name} {what}")
     if options.seed != parser.get_default("seed") and options.n_molecules is None and options.posebusters == 0:
         parser.error("--seed is of a run, or of a choice of --n_molecules: all are evaluated")
-    if options.n_molecules is not None and options.n_molecules < 1:
-        parser.error(f"--n_molecules must be at least 1, not {options.n_molecules}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed must lie between 0 and {2**32 - 1}, not {options.seed}")
 
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError

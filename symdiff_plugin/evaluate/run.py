@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +20,20 @@ from torch.utils.data import DataLoader
 
 from symdiff_plugin import args_pickle, compat
 from symdiff_plugin import checkpoint as checkpoints
+from symdiff_plugin.argument_types import DEVICE
 from symdiff_plugin.arguments import seed_everything
 from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
+from symdiff_plugin.run_config import read_config
 from symdiff_plugin.weights import mismatch, read_state_dict
+
+# Of the arguments of a run, what is read here; what its model needs is found lacking when that is built.
+_NEEDED = (
+    "model", "dataset", "batch_size", "conditioning", "remove_h", "include_charges", "num_workers", "filter_n_atoms",
+    "diffusion_steps",
+)  # fmt: skip
 
 
 class EvaluationError(ValueError):
@@ -100,7 +107,7 @@ def load_run(
     folder = Path(folder)
     args = read_arguments(folder)
     arguments = dict(vars(args))
-    name = None if untrained else checkpoint or _best_weights(args)
+    name = None if untrained else checkpoint or checkpoints.best_weights(args)
     weights = None if name is None else read_weights(folder, name)
     args.device = usable_device(device)
     args.cuda = args.device.type == "cuda"
@@ -157,11 +164,14 @@ def usable_device(name: str | None) -> torch.device:
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if fault := DEVICE.fault(name):
+        raise EvaluationError(f"--device {fault}")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise EvaluationError(f"--device {name} cannot be used here ({first_line(error)})") from error
+        reason = first_line(error).split(". ")[0][:100]
+        raise EvaluationError(f"--device {name} cannot be used here ({reason}): leave it out, or give cpu") from error
     return device
 
 
@@ -187,29 +197,31 @@ def read_arguments(folder: Path) -> argparse.Namespace:
         print(f"{folder}: recognised {args.recognised}")
         return _complete(args, folder / args_pickle.FILE_NAME)
     try:
-        args = argparse.Namespace(**json.loads(path.read_text(encoding="utf-8"))["args"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{path} is no configuration of a run ({first_line(error)}): train again") from error
+        args = argparse.Namespace(**read_config(folder)["args"])
+    except (OSError, ValueError) as error:
+        raise EvaluationError(str(error)) from error
     return _complete(args, path)
 
 
 def _complete(args: argparse.Namespace, path: Path) -> argparse.Namespace:
-    lacking = [name for name in ("model", "dataset", "batch_size", "conditioning") if not hasattr(args, name)]
+    lacking = [name for name in _NEEDED if not hasattr(args, name)]
     if lacking:
         raise EvaluationError(f"{path} lacks {lacking[0]!r}: train again")
     return args
 
 
-def _best_weights(args: argparse.Namespace) -> str:
-    """The file EDM's evaluation takes: the moving average of the epoch of the best validation NLL."""
-    return "generative_model_ema.npy" if getattr(args, "ema_decay", 0) > 0 else "generative_model.npy"
-
-
-def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+def read_weights(
+    folder: Path, name: str, last: str = f"--checkpoint {checkpoints.FILE_NAME}"
+) -> dict[str, torch.Tensor]:
     """The state dict in the file ``name`` of a run, on the CPU; the moving average, if it is ``checkpoint.pt``.
 
     EDM's best weights are those of the epoch whose validation NLL was lowest, a noisy estimate: once epochs differ by
     less than its error, those of the last epoch may be the better ones.
+
+    Args:
+        folder: of the run.
+        name: of the file in it.
+        last: how the command that reads them is told to take those of the last epoch.
 
     Raises:
         EvaluationError: it is missing, damaged, or holds something else.
@@ -222,9 +234,7 @@ def read_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
             raise EvaluationError(str(error)) from error
         return record["model"] if record["model_ema"] is None else record["model_ema"]
     if not path.is_file():
-        raise EvaluationError(
-            f"{path} is missing: training writes it with --save_model True once an epoch has been tested"
-        )
+        raise EvaluationError(checkpoints.why_missing(path, last))
     try:
         state = read_state_dict(path)
         return compat.whole_model(state) if compat.is_release(state) else state

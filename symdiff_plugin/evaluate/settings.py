@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from symdiff_plugin.data import SPLITS
-from symdiff_plugin.data.integrity import content_hash
-from symdiff_plugin.data.schema import split_path
+from symdiff_plugin.data.integrity import content_hash, data_hash
 from symdiff_plugin.evaluate.posebusters import posebusters_version
 from symdiff_plugin.evaluate.run import TrainedRun
 
@@ -60,16 +56,6 @@ def settings_of(
         settings["posebusters"] = "all" if posebusters is None else posebusters
         settings["posebusters_version"] = posebusters_version()
     return settings
-
-
-def data_hash(datadir: str | Path) -> str:
-    """sha256 over name, size and CRC-32 of every array of the three splits, read off the archives' directories."""
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        with zipfile.ZipFile(split_path(datadir, split)) as archive:
-            for member in sorted(archive.infolist(), key=lambda member: member.filename):
-                digest.update(f"{split} {member.filename} {member.file_size} {member.CRC}\n".encode())
-    return digest.hexdigest()
 
 
 def difference(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

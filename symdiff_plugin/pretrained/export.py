@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 import shlex
 from pathlib import Path
@@ -21,10 +20,11 @@ from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.diffusion import schedule_of
 from symdiff_plugin.dynamics import build_dynamics
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.run import EvaluationError, first_line, read_arguments, read_weights
-from symdiff_plugin.files import replacing, write_json
-from symdiff_plugin.history import HISTORY, read_rows
+from symdiff_plugin.evaluate.run import EvaluationError, read_arguments, read_weights
+from symdiff_plugin.files import read_json, replacing, write_json
+from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
+from symdiff_plugin.run_config import CONFIG, read_config
 from symdiff_plugin.sizes import histogram
 from symdiff_plugin.weights import mismatch
 
@@ -85,7 +85,7 @@ def model_of(run: Path, weights: str = WEIGHTS) -> tuple[dict[str, Tensor], dict
             f"{run} is a conditional model ({', '.join(args.conditioning)}): these are sampled with EDM alone, by "
             "python -m symdiff_plugin.evaluate"
         )
-    state = read_weights(run, weights)
+    state = read_weights(run, weights, last="--checkpoint last")
     edms = import_edm("configs.datasets_config").get_dataset_info(args.dataset, args.remove_h)
     try:
         dataset_info = of_run(args, edms)
@@ -171,15 +171,13 @@ def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor],
 
 def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dict[str, Any]:
     """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them, or the last."""
-    path = run / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_config(run) if (run / CONFIG).is_file() else {}
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
     record["command"] = _portable(config.get("command") or "")
     record["commit"] = (config.get("versions") or {}).get("commit")
     record |= {"batch_size": batch_size, "ema_decay": ema_decay, "weights": weights}
-    path = run / HISTORY
-    rows = read_rows(path) if path.is_file() else []
+    rows = _rows(run / HISTORY)
     epochs = _epochs(run, rows, weights)
     rows = [row for row in rows if row["epoch"] < epochs]
     if rows:
@@ -214,9 +212,15 @@ def _learning_rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _steps(run: Path, epochs: int) -> int | None:
     """Optimiser steps of the first ``epochs`` epochs."""
-    path = run / "train_loss.jsonl"
-    rows = [row for row in read_rows(path) if row["epoch"] < epochs] if path.is_file() else []
+    rows = [row for row in _rows(run / TRAIN_LOSS) if row["epoch"] < epochs]
     return rows[-1]["step"] if rows else None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_rows(path) if path.is_file() else []
+    except ValueError as error:
+        raise PretrainedError(str(error)) from error
 
 
 def _metrics(run: Path, weights: str) -> dict[str, Any] | None:
@@ -225,9 +229,9 @@ def _metrics(run: Path, weights: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is damaged ({first_line(error)}): evaluate again") from error
+        raise EvaluationError(f"{error}: evaluate again") from error
     if record.get("checkpoint", weights) != weights:
         raise EvaluationError(f"{path} is of {record['checkpoint']}: evaluate again, with --checkpoint {weights}")
     return {key: value for key, value in record.items() if key not in ("run", "runs", "batch_sizes")}

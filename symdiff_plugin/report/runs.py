@@ -12,16 +12,18 @@ from typing import Any
 
 from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
+from symdiff_plugin.files import read_json
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
+from symdiff_plugin.run_config import read_config
 
 GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation
 
 # Arguments in which repetitions of one experiment may differ: names, places, what is printed and kept, where it ran.
 DECIDES_NOTHING = {
     "seed", "exp_name", "resume", "resume_from", "start_epoch", "init_from", "init_from_sha256", "datadir",
-    "data_file", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps", "visualize_every_batch",
-    "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
+    "data_file", "data_sha256", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps",
+    "visualize_every_batch", "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
     "debug_checks", "fused",
 }  # fmt: skip
 
@@ -222,12 +224,12 @@ def read_run(folder: Path) -> Run:
         return Run(folder, key, label, {}, metrics, [], [], *_molecules(folder))
     if not config_path.is_file():
         raise ReportError("no config.json: not a run of the patched main_qm9.py or main_geom_drugs.py")
-    config = _read_json(config_path)
-    args = config.get("args")
-    if not isinstance(args, dict) or not isinstance(config.get("model"), str):
-        raise ReportError(f"{config_path} is damaged (no 'model' or no 'args'): train again")
-    dataset = args.get("dataset")
-    if dataset not in ("qm9", "geom") or args.get("conditioning"):
+    try:
+        config = read_config(folder)
+    except (OSError, ValueError) as error:
+        raise ReportError(str(error)) from error
+    dataset = config["args"].get("dataset")
+    if dataset not in ("qm9", "geom") or config["args"].get("conditioning"):
         raise ReportError(f"the tables are for unconditional models of qm9 and geom; this is {dataset}, or conditional")
     key, label = _identify(config)
     if own is not None:
@@ -255,22 +257,16 @@ def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path} is damaged ({' '.join(str(error).split())}): make it again") from error
-    if not isinstance(record, dict):
-        raise ReportError(f"{path} is damaged (not a JSON object): make it again")
-    return record
+        raise ReportError(f"{error}: make it again") from error
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = read_rows(path) if path.is_file() else []
+        return read_rows(path) if path.is_file() else []
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path} is damaged ({' '.join(str(error).split())}): remove it or train again") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise ReportError(f"{path} is damaged (not one JSON object a line): remove it or train again")
-    return rows
+        raise ReportError(str(error)) from error
 
 
 def _molecules(folder: Path) -> tuple[list[Molecule], list[str]]:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin import arguments, checkpoint
+from symdiff_plugin import arguments, checkpoint, flag_table
 from symdiff_plugin.arguments import ARCHITECTURE_FIELDS, parse_args
 from symdiff_plugin.checks import checking, enable_checks
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
 
-EDM_DEFAULTS = {"lr": 2e-4, "batch_size": 128, "n_epochs": 200, "ema_decay": 0.999, "exp_name": "debug_10"}
+# What is no flag: which checkpoint a run goes on from, what that changed, and which data it is of.
+RECORDED = ("resume_from", "resumed", "data_sha256")
 
 
 def edm_parser(geom: bool = False) -> argparse.ArgumentParser:
@@ -30,6 +31,10 @@ def edm_parser(geom: bool = False) -> argparse.ArgumentParser:
         ("num_workers", int, 0), ("test_epochs", int, 10), ("data_augmentation", eval, False),
         ("resume", str, None), ("start_epoch", int, 0), ("ema_decay", float, 0.999), ("include_charges", eval, True),
         ("n_stability_samples", int, 500), ("normalize_factors", eval, [1, 4, 1]), ("wandb_usr", str, None),
+        ("probabilistic_model", str, "diffusion"), ("augment_noise", float, 0), ("normalization_factor", float, 1),
+        ("aggregation_method", str, "sum"), ("norm_constant", float, 1), ("ode_regularization", float, 1e-3),
+        ("filter_n_atoms", int, None), ("attention", eval, True), ("tanh", eval, True), ("clip_grad", eval, True),
+        ("save_model", eval, True), ("sin_embedding", eval, False), ("inv_sublayers", int, 1),
         ("visualize_every_batch", int, 1e8), ("dataset", str, "geom" if geom else "qm9"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=default)
@@ -66,7 +71,27 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", "resume_from"}
+    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *RECORDED}
+
+
+@pytest.mark.parametrize("model", ["symdiff_tiny", "gnn_dynamics", "egnn_dynamics"])
+def test_a_flag_that_does_nothing_for_the_model_is_refused(
+    model: str, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every flag of EDM's networks with the plugin's, every one of the plugin's with EDM's, by one rule."""
+    words = {"aggregation_method": "sum", "frame": "haar", "precision": "bf16", "compat": "paper", "mlp_dropout": "0.5"}
+    flags = {"compat": "--symdiff_compat"}
+    parser = edm_parser()
+    arguments._add_flags(parser)
+    there = {action.dest for action in parser._actions}
+    idle = [name for name in flag_table.FLAGS if name in there and not flag_table.concerns(name, model)]
+    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 28, "egnn_dynamics": 24}[model], idle
+    for name in idle:
+        flag = flags.get(name, f"--{name}")
+        value = words.get(name) or ("off" if name == "compile" else "1")
+        line = refused(capsys, "--model", model, flag, value, *data)
+        assert f"{flag}: for " in line
+        assert f"alone, not for --model {model}; leave it out" in line
 
 
 def test_edms_models_keep_every_checkpoint_as_upstream() -> None:
@@ -185,36 +210,78 @@ def test_the_datadir_of_a_preset_is_the_repositorys(capsys: pytest.CaptureFixtur
         assert str(folder / "qm9") in refused(capsys, "--model", "symdiff")
 
 
+# What upstream takes: to train on nonsense, to end in a traceback, or to write somewhere else.
+REFUSED = [
+    ("--diffusion_noise_precision", "0", "a number in [1e-12, 0.5), not 0"),
+    ("--diffusion_noise_precision", "nan", "a number in"),
+    ("--normalization_factor", "0", "a number in (0, inf), not 0"),
+    ("--aggregation_method", "max", "one of sum, mean, not max"),
+    ("--augment_noise", "-1", "a number in [0, inf), not -1"),
+    ("--lr", "inf", "a number in (0, inf), not inf"),
+    ("--norm_constant", "nan", "a number in [0, inf), not nan"),
+    ("--ode_regularization", "nan", "a number in"),
+    ("--normalize_factors", "[1,4,1e400]", "3 numbers"),
+    ("--exp_name", "../../x", "the name of a folder in outputs/"),
+    ("--exp_name", "a/../../x", "the name of a folder in outputs/"),
+    ("--exp_name", "/tmp/x", "the name of a folder in outputs/"),
+    ("--exp_name", "", "the name of a folder in outputs/"),
+    ("--exp_name", ".hidden", "the name of a folder in outputs/"),
+    ("--exp_name", "two\nlines", "the name of a folder in outputs/"),
+    ("--exp_name", "x" * 300, "the name of a folder in outputs/"),
+    ("--conditioning", "charm", "one of A, B, C, mu, alpha"),
+    ("--conditioning", "num_atoms", "one of A, B, C, mu, alpha"),
+    ("--diffusion_noise_schedule", "linear", "learned, cosine or polynomial_P"),
+    ("--diffusion_noise_schedule", "polynomial_0", "learned, cosine or polynomial_P"),
+    ("--diffusion_noise_schedule", "polynomial_nan", "learned, cosine or polynomial_P"),
+    ("--diffusion_loss_type", "l1", "one of vlb, l2, not l1"),
+    ("--probabilistic_model", "flow", "one of diffusion, not flow"),
+    ("--n_stability_samples", "10000000000", "a whole number from 1 to 10000000"),
+    ("--n_layers", "0", "a whole number from 1 to 1000, not 0"),
+    ("--nf", "-3", "a whole number from 1 to 16384, not -3"),
+    ("--batch_size", str(10**30), "a whole number from 1 to 2147483647"),
+    ("--num_workers", "-1", "a whole number from 0 to 1024, not -1"),
+    ("--filter_n_atoms", "0", "a whole number from 1"),
+    ("--n_epochs", "1.5", "a whole number from 0"),
+]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model", "sydiff"], "unknown --model 'sydiff'; choose one of egnn_dynamics, gnn_dynamics, symdiff,"),
+        (["--model", "sydiff"], "--model must be one of egnn_dynamics, gnn_dynamics, symdiff,"),
         (["--model", "symdiff", "--hiden_size", "3"], "unrecognized arguments: --hiden_size"),
         (["--hidden_size", "3"], "--hidden_size: for the plugin's models alone, not for --model egnn_dynamics"),
         (["--symdiff_compat", "paper"], "--symdiff_compat: for the plugin's models alone"),
         (["--clip_norm", "1", "--K", "9"], "--K, --clip_norm: for the plugin's models alone"),
         (["--model", "symdiff", "--hidden_size", "385"], "hidden_size = 385 must be a multiple of num_heads = 6"),
-        (["--model", "symdiff", "--precision", "fp8"], "invalid choice: 'fp8'"),
-        (["--model", "symdiff", "--clip_norm", "nan"], "--clip_norm must be positive, not nan"),
-        (["--model", "symdiff", "--weight_decay", "-1"], "--weight_decay must not be negative"),
-        (["--model", "symdiff", "--condition_time", "False"], "--condition_time False is for EDM's models"),
+        (["--model", "symdiff", "--precision", "fp8"], "--precision must be one of fp32, bf16, not fp8"),
+        (["--model", "symdiff", "--clip_norm", "nan"], "--clip_norm must be a number in (0, inf], not nan"),
+        (["--model", "symdiff", "--weight_decay", "-1"], "--weight_decay must be a number in [0, inf), not -1"),
+        (["--model", "symdiff", "--condition_time", "False"], "--condition_time must be True"),
+        (["--condition_time", "False"], "--condition_time must be True"),  # EDM's models fail with it
         (["--fused", "True"], "--fused: for the plugin's models alone"),
-        (["--keep_checkpoints", "some"], "'some' is neither True nor False"),
-        (["--lr", "fast"], "invalid float value: 'fast'"),
-        (["--lr", "0"], "--lr must be positive, not 0.0"),
-        (["--lr", "nan"], "--lr must be positive, not nan"),
-        (["--batch_size", "0"], "--batch_size must be at least 1, not 0"),
-        (["--ema_decay", "1"], "--ema_decay must lie in [0, 1)"),
-        (["--seed", "-1"], "--seed must lie between 0 and 4294967295"),
-        (["--normalize_factors", "[1,4"], "'[1,4' is not a Python literal"),
-        (["--normalize_factors", "[1,4]"], "--normalize_factors must be three positive numbers"),
-        (["--dp", "__import__('os').getpid()"], "is not a Python literal"),
-        (["--online", "perhaps"], "'perhaps' is neither True nor False"),
-        (["--dataset", "qm9_first_half"], "cannot train on --dataset qm9_first_half; choose one of qm9, qm9_second"),
+        (["--keep_checkpoints", "some"], "--keep_checkpoints must be True or False, not 'some'"),
+        (["--lr", "fast"], "--lr must be a number in (0, inf), not 'fast'"),
+        (["--lr", "0"], "--lr must be a number in (0, inf), not 0.0"),
+        (["--lr", "nan"], "--lr must be a number in (0, inf), not nan"),
+        (["--batch_size", "0"], "--batch_size must be a whole number from 1 to 2147483647, not 0"),
+        (["--ema_decay", "1"], "--ema_decay must be a number in [0, 1), not 1"),
+        (["--seed", "-1"], "--seed must be a whole number from 0 to 4294967295, not -1"),
+        (["--normalize_factors", "[1,4"], "--normalize_factors must be 3 numbers from 1e-06 to 1e+06"),
+        (["--normalize_factors", "[1,4]"], "--normalize_factors must be 3 numbers from"),
+        (["--dp", "__import__('os').getpid()"], "--dp must be True or False, not"),
+        (["--online", "perhaps"], "--online must be True or False, not 'perhaps'"),
+        (["--dataset", "qm9_first_half"], "--dataset must be one of qm9, qm9_second_half"),
         (["--dataset", "geom"], "cannot train on --dataset geom; choose one of qm9"),
         (["--dataset", "qm9_second_half", "--remove_h"], "--remove_h is for --dataset qm9 alone"),
         (["--model", "symdiff", "--datadir", "nowhere"], "nowhere/qm9/train.npz is missing: make it with python -m"),
+        *(([flag, value], f"{flag} must be {words}") for flag, value, words in REFUSED),
         (["--resume", "nowhere"], "no checkpoint nowhere/checkpoint.pt"),
+        (["--conditioning", "mu", "alpha", "mu"], "--conditioning must be different values"),
+        (["--diffusion_noise_schedule", "learned"], "learned by --diffusion_loss_type vlb alone"),
+        (["--diffusion_noise_precision", "0.01"], "sigma 0.1) hides atom types and charges divided by 4"),
+        (["--diffusion_noise_schedule", "cosine", "--diffusion_steps", "9"], "cosine: raise --diffusion_steps"),
+        (["--normalize_factors", "[1,4,1000]"], "lower --diffusion_noise_precision or --normalize_factors"),
     ],
 )
 def test_a_mistake_is_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,8 +296,8 @@ def test_geom_refuses_what_it_lacks(
         line = refused(capsys, *flags, geom=True)
         assert "no ./data/geom/geom_drugs_30.npy: make it with `python -m symdiff_plugin.data.geom convert`" in line
     assert "no mine.npy: make it" in refused(capsys, "--data_file", "mine.npy", geom=True)
-    assert "invalid choice: 'random' (choose from" in refused(capsys, "--split", "random", geom=True)
-    assert "--split_seed must be at least 0, not -1" in refused(capsys, "--split_seed", -1, geom=True)
+    assert "--split must be one of official, molecule, not random" in refused(capsys, "--split", "random", geom=True)
+    assert "--split_seed must be a whole number from 0" in refused(capsys, "--split_seed", -1, geom=True)
     assert "unrecognized arguments: --split" in refused(capsys, "--split", "molecule")
     assert "--conditioning needs QM9" in refused(capsys, "--conditioning", "alpha", geom=True)
     assert "cannot train on --dataset qm9" in refused(capsys, "--dataset", "qm9", geom=True)
@@ -256,42 +323,5 @@ def test_edms_model_is_told_where_qm9_comes_from(capsys: pytest.CaptureFixture[s
 def test_without_exit_on_error_a_mistake_is_an_exception() -> None:
     parser = edm_parser()
     parser.exit_on_error = False
-    with pytest.raises(argparse.ArgumentError, match="unknown --model 'x'"):
+    with pytest.raises(argparse.ArgumentError, match="must be one of egnn_dynamics"):
         parse_args(parser, ["--model", "x"])
-
-
-def resumable(tmp_path: Path, **args: object) -> Path:
-    """The folder of a run with a checkpoint that holds these arguments."""
-    model = torch.nn.Linear(1, 1)
-    queue = argparse.Namespace(items=[3000.0])
-    state = checkpoint.TrainingState(model, model, torch.optim.AdamW(model.parameters()), queue)
-    folder = tmp_path / "outputs" / str(args["exp_name"])
-    checkpoint.save(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
-    return folder
-
-
-def test_a_resumed_run_takes_the_old_flags_as_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    old = parse("--model", "symdiff_tiny", "--depth", 2, "--lr", 0.5, "--exp_name", "old", "--no_wandb", *data)
-    folder = resumable(tmp_path, **vars(old))
-    args = parse("--resume", folder, "--lr", 0.25)
-    assert (args.model, args.depth, args.lr, args.exp_name, args.no_wandb) == ("symdiff_tiny", 2, 0.25, "old", False)
-    assert args.resume is None  # EDM's own way is never taken
-    assert args.resume_from == str(folder / "checkpoint.pt")
-    assert parse("--resume", folder / "checkpoint.pt", "--exp_name", "new").exp_name == "new"
-    line = refused(capsys, "--resume", folder, "--model", "dit")
-    assert "is of --model symdiff_tiny, not dit" in line
-
-
-def test_resume_auto_starts_afresh_or_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    flags = ("--model", "symdiff_tiny", "--resume", "auto", *data)
-    fresh = parse(*flags)
-    assert fresh.resume_from is None
-    resumable(tmp_path, **vars(fresh))
-    assert parse(*flags).resume_from == "outputs/symdiff_tiny/checkpoint.pt"
-    assert parse(*flags, "--exp_name", "other").resume_from is None

@@ -134,7 +134,8 @@ def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Work
         vars(pickle.loads((place.output("egnn") / "args.pickle").read_bytes())) for place in (patched, upstream)
     )
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", "resume_from"}
+    recorded = {"resume_from", "resumed", "data_sha256"}
+    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *recorded}
 
 
 def test_a_model_trained_upstream_is_evaluated(upstream: Workplace, edm_path: Path) -> None:

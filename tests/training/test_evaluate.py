@@ -324,6 +324,33 @@ def bad_config(run: Path) -> None:
     (run / "config.json").write_text("{")
 
 
+# A config.json that is JSON, and no configuration: where, what stands there, what is said.
+OTHER_SHAPES = [
+    ("batch_size", "many", "its batch_size must be a whole number"),
+    ("ema_decay", "slow", "its ema_decay must be a number in [0, 1)"),
+    ("dataset", 3, "its dataset must be one of qm9"),
+    ("conditioning", 5, "its conditioning must be"),
+    ("hidden_size", None, "its hidden_size must be"),
+    ("normalize_factors", {}, "its normalize_factors must be 3 numbers"),
+    ("remove_h", ..., "lacks 'remove_h'"),
+    (None, [], "no 'model' or no 'args'"),
+]
+
+
+def with_config(where, value):
+    def spoil(run: Path) -> None:
+        config = json.loads((run / "config.json").read_text())
+        if where is None:
+            config["args"] = value
+        elif value is ...:
+            del config["args"][where]
+        else:
+            config["args"][where] = value
+        (run / "config.json").write_text(json.dumps(config))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [
@@ -333,11 +360,12 @@ def bad_config(run: Path) -> None:
         (lambda run: (run / "generative_model_ema.npy").unlink(), [], "generative_model_ema.npy is missing"),
         (one_nan, [], "generative_model_ema.npy holds weights that are not finite, in dynamics.xh_embedder.weight"),
         (one_inf_in_the_checkpoint, ["--checkpoint", "checkpoint.pt"], "pt holds weights that are not finite, in dyn"),
-        (bad_config, [], "config.json is no configuration of a run"),
+        (bad_config, [], "config.json is damaged"),
+        *((with_config(where, value), [], words) for where, value, words in OTHER_SHAPES),
         (lambda run: (run / "config.json").unlink(), [], "config.json is missing"),
         (lambda run: None, ["--checkpoint", "none.npy"], "none.npy is missing"),
         (lambda run: None, ["--datadir", "/nowhere"], "/nowhere/qm9/train.npz is missing"),
-        (lambda run: None, ["--device", "tpu9"], "--device tpu9 cannot be used here"),
+        (lambda run: None, ["--device", "mps"], "--device mps cannot be used here"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(spoil, arguments, message, copied, capsys):

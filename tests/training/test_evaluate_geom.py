@@ -262,7 +262,7 @@ def test_bad_data_are_one_line_and_write_nothing(spoil, message, copied_geom, ge
         (["--data", "test", "--dataset", "geom", "--datadir", "x"], "--datadir goes with --dataset qm9"),
         (["--data", "test", "--split", "molecule"], "--split goes with --dataset geom"),
         (["--data", "test", "--dataset", "geom", "--runs", "2"], "--runs is of a run"),
-        (["--data", "test", "--dataset", "geom", "--n_molecules", "0"], "--n_molecules must be at least 1"),
+        (["--data", "test", "--dataset", "geom", "--n_molecules", "0"], "--n_molecules must be a whole number from 1"),
         (["outputs/run", "--dataset", "geom"], "--dataset goes with --data"),
         (["outputs/run", "--n_molecules", "5"], "--n_molecules goes with --data"),
     ],

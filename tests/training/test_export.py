@@ -129,6 +129,11 @@ def test_a_filtered_runs_sizes_are_those_it_was_trained_on(copied: Path, tmp_pat
 def test_missing_files_and_bad_names_are_refused(copied: Path, tmp_path: Path, capsys) -> None:
     assert export(copied, tmp_path, "../up") == 2
     assert "small letters" in capsys.readouterr().err
+    history = (copied / "history.jsonl").read_bytes()
+    (copied / "history.jsonl").write_text("[]\n")
+    assert export(copied, tmp_path) == 2
+    assert "history.jsonl is damaged" in capsys.readouterr().err
+    (copied / "history.jsonl").write_bytes(history)
     weights = copied / "generative_model_ema.npy"
     state = torch.load(weights, weights_only=True)
     name = next(key for key in state if key.endswith("means"))

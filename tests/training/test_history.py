@@ -92,3 +92,24 @@ def test_losses_on_a_device_are_read_when_their_line_is_due(tmp_path: Path) -> N
     lines = [(history.folder / "train_loss.jsonl").read_text() for history in (floats, tensors)]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("history.jsonl", "[]"),
+        ("history.jsonl", "3"),
+        ("history.jsonl", '{"val_nll": 1.0}'),
+        ("history.jsonl", '{"epoch": "first"}'),
+        ("history.jsonl", '{"epoch": 1, "val_nll": "low"}'),
+        ("train_loss.jsonl", '{"epoch": 1, "step": 2}'),
+        ("train_loss.jsonl", '{"epoch": 1, "loss": 0.5}'),
+    ],
+)
+def test_a_history_of_another_shape_is_one_line(name: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"epoch": 0, "step": 1, "loss": 0.5}\n' + line + "\n")
+    with pytest.raises(ValueError, match=f"{name} is damaged .line 2 is none of its rows.: remove it") as error:
+        read_rows(tmp_path / name)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):  # as a run that goes on
+        History(tmp_path, every=1, epoch=1)

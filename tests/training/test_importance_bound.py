@@ -326,7 +326,7 @@ def test_there_must_be_a_draw(draws, diffusion, capsys):
         main(["outputs/run", "--nll_draws", str(draws)])
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert f"--nll_draws must be at least 1, not {draws}" in lines[-1]
+    assert f"--nll_draws must be a whole number from 1 to 10000, not {draws}" in lines[-1]
     assert len(lines) == 1
 
 

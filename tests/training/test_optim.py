@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from symdiff_plugin import build_dynamics, checkpoint
-from symdiff_plugin.optim import MAX_SKIPPED, clip_gradients, get_optim
+from symdiff_plugin.optim import MAX_SKIPPED, clip_gradients, get_optim, skipped_steps
 
 ARGS = Namespace(
     model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
@@ -98,16 +100,80 @@ def test_a_run_stops_after_many_skipped_steps_in_a_row(model: torch.nn.Linear, a
     step(1.0)  # starts the count again
     for _ in range(MAX_SKIPPED - 1):
         step(float("nan"))
-    with pytest.raises(SystemExit, match=r"10 steps in a row without a finite gradient.*--resume outputs/run") as stop:
+    with pytest.raises(SystemExit, match=r"10 steps in a row without a finite gradient\. Start again") as stop:
         step(float("nan"))
     assert "\n" not in str(stop.value)
 
 
-def test_without_clipping_the_gradients_are_left_alone(model: torch.nn.Linear) -> None:
+def test_a_run_that_stops_names_the_checkpoint_that_is_there(
+    model: torch.nn.Linear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs/run").mkdir(parents=True)
+    (tmp_path / "outputs/run/checkpoint.pt").touch()
+    optim, queue = get_optim(ARGS, model), Namespace()
+    backward(model, float("nan"))
+    clip_gradients(ARGS, model, optim, queue)
+    with pytest.raises(SystemExit, match=r"checkpoint \(--resume outputs/run\) with a smaller --lr"):
+        skipped_steps(queue).finish(ARGS)
+
+
+def test_a_run_that_ends_without_a_step_is_stopped(model: torch.nn.Linear) -> None:
+    """Fewer steps than MAX_SKIPPED, none of them taken: it must not end as trained."""
+    optim, queue = get_optim(ARGS, model), Namespace()
+    backward(model, float("nan"))
+    clip_gradients(ARGS, model, optim, queue)
+    with pytest.raises(SystemExit, match="Stopped: 1 steps in a row"):
+        skipped_steps(queue).finish(ARGS)
+    backward(model)
+    clip_gradients(ARGS, model, optim, queue)
+    backward(model, float("nan"))
+    clip_gradients(ARGS, model, optim, queue)
+    skipped_steps(queue).finish(ARGS)  # something was learnt
+
+
+@IMPLEMENTATIONS
+def test_without_clipping_the_gradients_are_left_alone(model: torch.nn.Linear, args: Namespace) -> None:
     before = backward(model)
-    args = Namespace(**{**vars(ARGS), "clip_grad": False})
-    assert clip_gradients(args, model, get_optim(args, model), Namespace()) == [0.0]
+    args = Namespace(**{**vars(args), "clip_grad": False})
+    optim, queue = get_optim(args, model), Namespace()
+    clip_gradients(args, model, optim, queue)
     assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), before, strict=True))
+    backward(model, float("nan"))
+    clip_gradients(args, model, optim, queue)
+    optim.step()
+    assert skipped_steps(queue).in_a_row == 1
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_edms_models_skip_and_stop_as_the_plugins(
+    model: torch.nn.Linear, clip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With EDM's clipping, which takes a NaN norm into its queue, and whose optimiser is not fused."""
+
+    def gradient_clipping(model: torch.nn.Module, queue: Namespace, *losses: torch.Tensor) -> list[float]:
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 3000.0))
+        queue.items.insert(0, norm)
+        return [norm, *map(float, losses)]
+
+    monkeypatch.setitem(sys.modules, "utils", Namespace(gradient_clipping=gradient_clipping))
+    args = Namespace(model="egnn_dynamics", lr=0.1, clip_grad=clip, exp_name="run")
+    optim, queue = torch.optim.AdamW(model.parameters(), lr=0.1, amsgrad=True), Namespace(items=[3000.0])
+
+    def step(scale: float) -> None:
+        backward(model, scale)
+        clip_gradients(args, model, optim, queue)
+        optim.step()
+
+    step(1.0)
+    for _ in range(MAX_SKIPPED - 1):
+        step(float("nan"))
+    assert len(queue.items) == 1 + clip
+    assert all(map(math.isfinite, queue.items))
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    with pytest.raises(SystemExit, match="10 steps in a row without a finite gradient"):
+        step(float("nan"))
 
 
 def train(model: torch.nn.Module, optim: torch.optim.Optimizer, steps: int, seed: int) -> None:

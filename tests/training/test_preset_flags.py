@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin.arguments import parse_args
+from symdiff_plugin.arguments import _add_flags, parse_args
+from symdiff_plugin.flag_table import FLAGS, first_sigma
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, command_line
 
 pytestmark = pytest.mark.edm
@@ -50,3 +51,26 @@ def test_the_flags_for_geom_parse(name: str, edm_path: Path, tmp_path: Path) -> 
     preset = PRESETS.get(name)
     wanted = EGNN_GEOM_BASELINES[name] if preset is None else preset.training_flags("geom")
     assert {field: getattr(args, field) for field in wanted} == wanted
+
+
+@pytest.mark.parametrize("script", ["main_qm9.py", "main_geom_drugs.py"])
+def test_the_table_knows_every_flag_and_accepts_every_default(script: str, edm_path: Path) -> None:
+    parser = edms_parser(edm_path, script)
+    _add_flags(parser)
+    defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    assert set(defaults) - set(FLAGS) == set()
+    assert [name for name, value in defaults.items() if value != "==SUPPRESS==" and FLAGS[name].kind.fault(value)] == []
+    other = {"filter_molecule_size", "sequential", "data_file", "split", "split_seed"}
+    qm9s = {"datadir", "brute_force", "actnorm"}
+    assert set(FLAGS) - set(defaults) == (other if script == "main_qm9.py" else qm9s)
+
+
+def test_the_noise_at_the_start_is_edms(edm_path: Path) -> None:
+    """What is refused is what EDM's own check refuses."""
+    from symdiff_plugin.edm import import_edm
+
+    schedule = import_edm("equivariant_diffusion.en_diffusion").PredefinedNoiseSchedule
+    for name, steps, precision in (("cosine", 9, 1e-5), ("cosine", 1000, 1e-4), ("polynomial_2", 7, 1e-3),
+                                   ("polynomial_3.5", 500, 0.01)):  # fmt: skip
+        gamma = schedule(name, steps, precision).gamma[0]
+        assert first_sigma(name, steps, precision) == pytest.approx(float(gamma.sigmoid().sqrt()), rel=1e-4)

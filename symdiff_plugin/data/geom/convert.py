@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from symdiff_plugin.argument_types import whole
 from symdiff_plugin.data.geom.archive import ARCHIVE_NAME, Archive
 from symdiff_plugin.data.geom.ensemble import lowest
 from symdiff_plugin.data.geom.layout import GeomFiles
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help=f"{ARCHIVE_NAME}, or its .tar.gz")
     parser.add_argument("--out", type=Path, default=Path("data/geom"), metavar="FOLDER", help="default: data/geom")
     parser.add_argument(
-        "--conformations", type=int, default=30, metavar="N", help="conformers kept of a molecule (default: 30)"
+        "--conformations", type=whole(), default=30, metavar="N", help="conformers kept of a molecule (default: 30)"
     )
     parser.add_argument("--remove_h", action="store_true", help="leave out the hydrogens")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")

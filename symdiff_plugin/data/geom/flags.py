@@ -14,13 +14,13 @@ def add_flags(group: argparse._ArgumentGroup) -> None:
     """Add ``--data_file``, ``--split`` and ``--split_seed``."""
     group.add_argument(
         "--data_file", metavar="PATH", default=DATA_FILE,
-        help="EDM's array of atoms, or one's own made by python -m symdiff_plugin.data.geom; default: %(default)s",
+        help=f"EDM's array of atoms, or one's own made by python -m symdiff_plugin.data.geom; default: {DATA_FILE}",
     )  # fmt: skip
     group.add_argument(
-        "--split", choices=SPLITS, default="official",
+        "--split", metavar="|".join(SPLITS), default="official",
         help="official: EDM's, by geom_permutation.npy, of conformers; molecule: at random, no molecule in two parts",
     )  # fmt: skip
-    group.add_argument("--split_seed", type=int, default=0, help="seed of --split molecule")
+    group.add_argument("--split_seed", default=0, help="seed of --split molecule")
 
 
 def missing(data_file: str) -> str | None:

@@ -20,6 +20,7 @@ import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import AllChem, Descriptors
 
+from symdiff_plugin.argument_types import whole
 from symdiff_plugin.data.geom import dataset_info
 from symdiff_plugin.data.geom.archive import ARCHIVE_NAME
 from symdiff_plugin.data.schema import DataError, ResourceError
@@ -40,9 +41,9 @@ SOURCES = ("Pains/test_data/wehi_mols.csv", "NCI/first_5K.smi")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"{ARCHIVE_NAME} goes there")
-    parser.add_argument("--molecules", type=int, default=300, metavar="N", help="default: 300")
-    parser.add_argument("--conformers", type=int, default=3, metavar="N", help="of a molecule at most (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and of the embedding (default: 0)")
+    parser.add_argument("--molecules", type=whole(), default=300, metavar="N", help="default: 300")
+    parser.add_argument("--conformers", type=whole(1, 10_000), default=3, metavar="N", help="a molecule (default: 3)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the choice and of the embedding (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an archive that is there")
 
 
