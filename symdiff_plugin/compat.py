@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from symdiff_plugin import args_pickle, flag_table
 from symdiff_plugin.args_pickle import ArgumentsError
-from symdiff_plugin.arguments import default_datadir
+from symdiff_plugin.arguments import architecture_overrides, default_datadir
 from symdiff_plugin.flag_table import EDM_MODELS
 from symdiff_plugin.presets import PRESETS, Architecture, get_architecture
+from symdiff_plugin.run_config import CONFIG, read_config
 from symdiff_plugin.weights import finite, mismatch
 
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ _MISSING = {
     "normalization_factor": 1, "aggregation_method": "sum", "augment_noise": 0, "diffusion_noise_precision": 1e-4,
     "all_classes": False,
 }  # fmt: skip
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """The configuration of a run: its ``config.json`` or, where it has none, what its ``args.pickle`` says.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        OSError, ValueError: it cannot be read, or is of another shape; the message is one line.
+    """
+    if (folder / CONFIG).is_file() or not (folder / args_pickle.FILE_NAME).is_file():
+        return read_config(folder)
+    args = run_arguments(folder)
+    record = {"model": args.model, "args": vars(args), "recognised": args.recognised}
+    if args.model in PRESETS:
+        record["architecture"] = asdict(get_architecture(args.model, **architecture_overrides(args)))
+    return record
 
 
 def run_arguments(folder: str | Path) -> Namespace:

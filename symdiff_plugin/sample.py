@@ -230,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = load(options.pretrained, device, options.precision)
         else:
             model = from_run(options.run, device=device, precision=options.precision)
+            if recognised := model.card.get("recognised"):
+                print(f"{options.run}: recognised {recognised}")
         architecture = model.dynamics.architecture
         tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
         auto = options.batch_size is None

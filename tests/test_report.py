@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_another_size_is_not_the_papers_model(tmp_path: Path) -> None:
     tables = build_tables(read_runs([folder, egnn, small])[0])
     assert not rows_of(tables, "1", "symdiff", "ours")
     assert {row.label for row in tables[0].rows} == {"SymDiff, other sizes", "EDM, n_f 32, n_l 9", "SymDiff, tiny"}
+
+
+def test_a_run_of_the_release_is_told_from_ours(tmp_path: Path) -> None:
+    """As it is downloaded: without config.json, the arguments in a pickle that is read and not run."""
+    folder = Path(shutil.copytree(Path(__file__).parent / "data/release_run/dit", tmp_path / "dit"))
+    (folder / "metrics.json").write_text(json.dumps({**METRICS, "recognised": "said"}))
+    run = read_run(folder)
+    assert (run.key, run.label) == (None, "DiT, other sizes")
+    assert "of the authors' release" in run.note
+    assert "epochs" not in run.note
+    ours = write_run(tmp_path / "release", compat="release")
+    config = json.loads((ours / "config.json").read_text())
+    config["architecture"].update(compat="release", time_scale=1.0)
+    (ours / "config.json").write_text(json.dumps(config))
+    assert (read_run(ours).key, read_run(ours).label) == (None, "SymDiff, release")
 
 
 def test_blank_rows_name_their_command(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
-from symdiff_plugin.run_config import read_config
+from symdiff_plugin.run_config import CONFIG
 from symdiff_plugin.weights import mismatch, read_state_dict
 
 # Of the arguments of a run, what is read here; what its model needs is found lacking when that is built.
@@ -107,6 +107,8 @@ def load_run(
     folder = Path(folder)
     args = read_arguments(folder)
     arguments = dict(vars(args))
+    if recognised := arguments.get("recognised"):
+        print(f"{folder}: recognised {recognised}")
     name = None if untrained else checkpoint or checkpoints.best_weights(args)
     weights = None if name is None else read_weights(folder, name)
     args.device = usable_device(device)
@@ -176,37 +178,25 @@ def usable_device(name: str | None) -> torch.device:
 
 
 def read_arguments(folder: Path) -> argparse.Namespace:
-    """The arguments of the run in ``folder``, from its ``config.json``, or else from its ``args.pickle``.
+    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.compat.read_configuration`.
 
     Raises:
-        EvaluationError: both are missing, or describe no run.
+        EvaluationError: they are missing, or describe no run.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not there: give the folder of a run, such as outputs/symdiff")
-    path = folder / "config.json"
-    if not path.is_file():
-        if not (folder / args_pickle.FILE_NAME).is_file():
-            raise EvaluationError(
-                f"{folder} has neither config.json nor {args_pickle.FILE_NAME}: give the folder of a run of "
-                "main_qm9.py, main_geom_drugs.py or of the authors' release"
-            )
-        try:
-            args = compat.run_arguments(folder)
-        except args_pickle.ArgumentsError as error:
-            raise EvaluationError(str(error)) from error
-        print(f"{folder}: recognised {args.recognised}")
-        return _complete(args, folder / args_pickle.FILE_NAME)
     try:
-        args = argparse.Namespace(**read_config(folder)["args"])
+        args = argparse.Namespace(**compat.read_configuration(folder)["args"])
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            f"{folder} has neither {CONFIG} nor {args_pickle.FILE_NAME}: give the folder of a run of main_qm9.py, "
+            "main_geom_drugs.py or of the authors' release"
+        ) from error
     except (OSError, ValueError) as error:
         raise EvaluationError(str(error)) from error
-    return _complete(args, path)
-
-
-def _complete(args: argparse.Namespace, path: Path) -> argparse.Namespace:
     lacking = [name for name in _NEEDED if not hasattr(args, name)]
     if lacking:
-        raise EvaluationError(f"{path} lacks {lacking[0]!r}: train again")
+        raise EvaluationError(f"{folder}: its configuration lacks {lacking[0]!r}: train again")
     return args
 
 

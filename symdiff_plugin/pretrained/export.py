@@ -15,6 +15,7 @@ from torch import Tensor
 
 from symdiff_plugin.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.checkpoint import FILE_NAME, load
+from symdiff_plugin.compat import read_configuration
 from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.diffusion import schedule_of
@@ -24,7 +25,6 @@ from symdiff_plugin.evaluate.run import EvaluationError, read_arguments, read_we
 from symdiff_plugin.files import read_json, replacing, write_json
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
-from symdiff_plugin.run_config import CONFIG, read_config
 from symdiff_plugin.sizes import histogram
 from symdiff_plugin.weights import mismatch
 
@@ -171,7 +171,7 @@ def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor],
 
 def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dict[str, Any]:
     """How the weights came about: up to the epoch of the best validation NLL, when EDM last saved them, or the last."""
-    config = read_config(run) if (run / CONFIG).is_file() else {}
+    config = read_configuration(run)
     keys = ("command", "seed", "versions", "device")
     record = {key: config.get(key) for key in keys}
     record["command"] = _portable(config.get("command") or "")

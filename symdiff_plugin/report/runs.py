@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from symdiff_plugin.compat import read_configuration
 from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
 from symdiff_plugin.files import read_json
 from symdiff_plugin.history import HISTORY, TRAIN_LOSS, read_rows
-from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
-from symdiff_plugin.run_config import read_config
+from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.run_config import CONFIG
 
 GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation
 
@@ -114,6 +115,8 @@ class Run:
         metrics, args = self.metrics, self.config.get("args", {})
         if self.is_data:
             parts.append(f"{metrics.get('partition', '')} split".strip())
+        elif "recognised" in self.config:  # its history stayed with whoever trained it
+            parts += [self.config["recognised"], f"T = {args.get('diffusion_steps')}"]
         else:
             parts.append(f"seed {self.seed}")
             parts.append(f"{len(self.history):,} of {args.get('n_epochs')} epochs{self._unlike_preset('n_epochs')}")
@@ -222,10 +225,10 @@ def read_run(folder: Path) -> Run:
     if metrics.get("kind") == "data":
         key, label = ("data", "Data") if own is None else (None, f"Data, {own}")
         return Run(folder, key, label, {}, metrics, [], [], *_molecules(folder))
-    if not config_path.is_file():
-        raise ReportError("no config.json: not a run of the patched main_qm9.py or main_geom_drugs.py")
     try:
-        config = read_config(folder)
+        config = read_configuration(folder)
+    except FileNotFoundError as error:
+        raise ReportError(f"no {CONFIG}: not a run of the patched main_qm9.py or main_geom_drugs.py") from error
     except (OSError, ValueError) as error:
         raise ReportError(str(error)) from error
     dataset = config["args"].get("dataset")
@@ -242,11 +245,13 @@ def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
     """Row and label. A preset with other sizes than its own is not the paper's model, and gets no row of its."""
     model, args = config["model"], config["args"]
     if model in PRESETS:
-        sizes = asdict(PRESETS[model].architecture)
         # How it is computed is not which model it is.
         found = {name: value for name, value in (config.get("architecture") or {}).items() if name != "precision"}
-        altered = any(sizes.get(name) != value for name, value in found.items())
-        return (None, f"{PRESETS[model].label}, other sizes") if altered else (model, PRESETS[model].label)
+        compat, label = found.get("compat", "paper"), PRESETS[model].label
+        sizes = asdict(get_architecture(model, compat=compat))
+        if any(sizes.get(name) != value for name, value in found.items()):
+            return None, f"{label}, other sizes"
+        return (model, label) if compat == "paper" else (None, f"{label}, {compat}")
     if model == "egnn_dynamics":
         for name, flags in _BASELINES[args["dataset"]].items():
             if all(args.get(size) == flags[size] for size in ("nf", "n_layers")):
