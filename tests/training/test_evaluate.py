@@ -362,7 +362,7 @@ def with_config(where, value):
         (one_inf_in_the_checkpoint, ["--checkpoint", "checkpoint.pt"], "pt holds weights that are not finite, in dyn"),
         (bad_config, [], "config.json is damaged"),
         *((with_config(where, value), [], words) for where, value, words in OTHER_SHAPES),
-        (lambda run: [path.unlink() for path in run.glob("[ac]*.[jp]*")], [], "has neither config.json nor args.pickle"),
+        (lambda run: [path.unlink() for path in run.glob("[ac]*.[jp]*")], [], "has neither config.json nor"),
         (lambda run: None, ["--checkpoint", "none.npy"], "none.npy is missing"),
         (lambda run: None, ["--datadir", "/nowhere"], "/nowhere/qm9/train.npz is missing"),
         (lambda run: None, ["--device", "mps"], "--device mps cannot be used here"),
