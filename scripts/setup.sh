@@ -125,15 +125,20 @@ make_venv() {
     if [ -n "$1" ] && [ -e "$VENV/.symdiff-made" ]; then
         say "the last installation into $VENV was interrupted: making it anew"
     elif "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
-        is_our_python "$VENV_PYTHON" || die 2 "the Python in $VENV is not $OUR_PYTHONS: remove it, or set SYMDIFF_VENV"
+        is_our_python "$VENV_PYTHON" || refuse_venv "the Python in $VENV is not $OUR_PYTHONS"
         return
     elif [ -n "$(ls -A "$VENV" 2>/dev/null)" ] && [ ! -e "$VENV/.symdiff-made" ]; then
-        die 2 "$VENV is there but is no virtual environment with pip: remove it, or set SYMDIFF_VENV to another place"
+        refuse_venv "$VENV is there but is no virtual environment with pip"
     fi
     say "making a virtual environment in $VENV"
     said=$("$BASE_PYTHON" -m venv --clear "$VENV" 2>&1) || die 1 \
         "cannot make a virtual environment in $VENV ($(one_line "$said")): is there space, and python3-venv installed?"
     : >"$VENV/.symdiff-made"
+}
+
+refuse_venv() {
+    rm -f "$VENV.installing"
+    die 2 "$1: remove it, or set SYMDIFF_VENV to another place"
 }
 
 # The end of a command's complaint, in one line.

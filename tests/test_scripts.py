@@ -267,6 +267,7 @@ def test_an_environment_without_pip_is_left_alone(repository):
     refused = call("install data", repository)
     assert_refused(refused, 2, ".venv", "with pip", "SYMDIFF_VENV")
     assert environment.owner == "mine"
+    assert not (repository / ".venv.installing").exists()
 
 
 @pytest.mark.parametrize("alive", [True, False])

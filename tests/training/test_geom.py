@@ -95,7 +95,7 @@ def test_pictures_are_of_real_atoms(place: Workplace) -> None:
         "main_geom_drugs.py", *MODELS["egnn_dynamics"], *QUICK, "--n_epochs", 1, "--diffusion_steps", 1,
         "--visualize_every_batch", 4, "--exp_name", "pictures", "--debug_checks", "--sequential",
     )  # fmt: skip
-    folder = place.output("pictures") / "epoch_0_3"
+    folder = place.output("pictures") / "epoch_0_4"
     molecules = sorted(folder.glob("molecule_*.txt"))
     assert len(molecules) == len(list(folder.glob("molecule_*.png"))) == 5
     sizes = [int(path.read_text().split()[0]) for path in molecules]

@@ -60,7 +60,8 @@ def run(request: pytest.FixtureRequest, workplace: Workplace, trained: str, tmp_
     config = json.loads((folder / "config.json").read_text())
     config["args"].update(asdict(PRESETS["symdiff_tiny"].architecture))
     config["args"].update(depth=2, enc_depth=1, nf=16, n_layers=2)  # each layer is as the others
-    config["args"].update(model=request.param, n_report_steps=1000, diffusion_steps=20)
+    # No report and, for the EGNN, no pictures on the way.
+    config["args"].update(model=request.param, n_report_steps=1000, test_epochs=1000, diffusion_steps=20)
     (folder / "config.json").write_text(json.dumps(config))
     return load_run(folder, untrained=True, batch_size=6, device="cpu")
 
