@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from symdiff_plugin.argument_types import SEED, whole
+from symdiff_plugin.argument_types import SEED
 from symdiff_plugin.command_line import OneLineParser
 from symdiff_plugin.data.figshare_source import (
     ARCHIVE_NAME,
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"figshare's {UNCHARACTERIZED_NAME}; without it the one beside the archive, or qm9pack, tells",
     )  # fmt: skip
     parser.add_argument(
-        "--slice", nargs=3, type=whole(), metavar=("N_TRAIN", "N_VALID", "N_TEST"),
+        "--slice", nargs=3, type=int, metavar=("N_TRAIN", "N_VALID", "N_TEST"),
         help="make a random subset of these sizes, for trying things out",
     )  # fmt: skip
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="of the slice's draw (default: 0)")
