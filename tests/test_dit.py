@@ -56,8 +56,25 @@ def test_initial_weights():
     assert 0.98 * bound < block.attn.qkv.weight.abs().max() <= bound
     assert block.attn.qkv.bias.abs().max() == 0
     assert (block.mlp.fc1.bias[128:] == 1).all()
-    assert block.mlp.fc1.weight[128:].abs().max() < 1e-5
+    assert (block.mlp.fc1.bias[:128] == 0).all()
+    gate, linear = block.mlp.fc1.weight.detach().double().split(128)
+    assert 0.98 * math.sqrt(6 / (64 + 256)) < gate.abs().max() <= math.sqrt(6 / (64 + 256))
+    assert abs(linear.std() / 1e-6 - 1) < 0.05
+    assert linear.abs().max() < 6e-6
     assert block.adaLN_modulation[1].weight.abs().max() == 0
+
+
+def test_the_final_layer_is_zero_at_the_start():
+    final = DiT(16, 1, 4, out_features=3).final_layer
+    for linear in (final.adaLN_modulation[1], final.linear):
+        assert (linear.weight == 0).all()
+        assert (linear.bias == 0).all()
+
+
+def test_the_residual_stream_is_of_the_times_precision():
+    x, t = torch.randn(9, 16).bfloat16(), torch.rand(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert DiT(16, 1, 4)(x, t, layout([4, 2, 3])).dtype == torch.float32
 
 
 def test_initial_weights_of_the_time_embedding():
