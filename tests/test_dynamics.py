@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
 from symdiff_plugin.atoms import AtomLayout
 from symdiff_plugin.dit import DiTBlock
-from symdiff_plugin.dynamics import _times
+from symdiff_plugin.dynamics import DiTDynamics, _times
+from symdiff_plugin.presets import get_architecture
 
 SIZES = {"depth": 2, "enc_depth": 2}
 
@@ -297,6 +298,8 @@ def test_masks_are_laid_out_once_a_sampling_run(monkeypatch):
 
 
 def test_class_follows_the_preset():
+    for kind, name in ((DiTDynamics, "dit_tiny"), (SymDiffDynamics, "symdiff_tiny")):
+        assert kind(get_architecture(name), 6).context_node_nf == 0
     assert isinstance(build_dynamics("symdiff_h_tiny", 6), SymDiffDynamics)
     assert not isinstance(build_dynamics("dit_tiny", 6), SymDiffDynamics)
 
@@ -354,7 +357,7 @@ def test_times_that_are_known_to_be_equal_are_one():
                 assert _times(mode.from_tensor(equal), mode.from_tensor(xh)).shape == (4,)
 
 
-def test_what_is_compiled_and_how(monkeypatch):
+def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
     calls = []
     monkeypatch.setattr(DiTBlock, "compile", lambda self, **settings: calls.append((self, settings)))
     model = build_dynamics("symdiff_tiny", 6, depth=2, enc_depth=3)
