@@ -137,6 +137,14 @@ def test_noise_is_centred_in_the_paper_and_plain_in_the_release():
         assert abs(real.var().item() / (4 * variance.item()) - 1) < 0.05
 
 
+@pytest.mark.parametrize("of_xh", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_mask", [torch.bool, torch.float32, torch.float64])
+def test_draws_are_of_the_positions_dtype(of_xh, of_mask):
+    _, xh, mask = qm9_batch(2)
+    draws = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1).draw(xh.to(of_xh), mask.to(of_mask))
+    assert {name: value.dtype for name, value in draws.items()} == {"R0": of_xh, "eta": of_xh}
+
+
 @pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
 def test_every_parameter_gets_a_finite_gradient(name):
     model, t, xh, mask, extra = model_and_batch(name, context=1)
@@ -216,8 +224,10 @@ def test_bf16_stays_close_and_returns_float32(name):
         (lambda a: a.update(node_mask=a["node_mask"][:-1]), "node_mask must be"),
         (lambda a: a.update(context=torch.zeros(8, 29, 1)), "context_node_nf = 0, but was given context of shape"),
         (lambda a: a.update(t=torch.zeros(3, 1)), "t must be"),
-        (lambda a: a.update(R0=torch.eye(3)), "R0 must be"),
-        (lambda a: a.update(eta=None), "eta must be"),
+        (lambda a: a.update(R0=torch.eye(3)), r"R0 must be \(8, 3, 3\), not \(3, 3\)$"),
+        (lambda a: a.update(R0=None), r"R0 must be \(8, 3, 3\), not None$"),
+        (lambda a: a.update(eta=None), r"eta must be \(8, 25, 3\), not None$"),
+        (lambda a: a.update(eta=a["eta"][..., :2]), r"eta must be \(8, 25, 3\), not \(8, 25, 2\)$"),
     ],
 )
 def test_wrong_shapes_are_refused(change, message):
@@ -400,6 +410,20 @@ def test_dropout_is_that_of_the_architecture_in_both_networks():
     assert model.f_theta.dit.blocks[0].mlp.fc2.in_features == 2 * 64
     small = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1, enc_mlp_ratio=2.0)
     assert small.f_theta.dit.blocks[0].mlp.fc2.in_features == 64
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_both_networks_compute_in_the_precision_asked_for(precision, dtype):
+    """Whatever the user's own autocast says around them."""
+    model = build_dynamics("symdiff_tiny", 6, precision=precision, **SIZES)
+    seen = []
+    for linear in (model.xh_embedder, model.f_theta.x_embedder, model.dit.final_layer.linear):
+        linear.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    t, xh, mask = qm9_batch(3, dtype=torch.float32)
+    for around in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=around):
+            assert model._forward(t, xh, mask).dtype == torch.float32
+    assert seen == [dtype] * 6
 
 
 def test_the_rotation_is_of_full_precision_whatever_autocast_says():
