@@ -58,6 +58,7 @@ def test_a_step_is_the_posterior_of_bayes():
     of_z, of_epsilon, deviation = schedule.decoding()
     assert of_z * (alpha[0] * z_0 + sigma[0] * epsilon) - of_epsilon * epsilon == pytest.approx(z_0, rel=1e-12)
     assert deviation == pytest.approx((sigma[0] / alpha[0]).item(), rel=1e-12)
+    assert [type(number) for number in schedule.decoding()] == [float] * 3
 
 
 def test_noise_is_centred_masked_and_normal():

@@ -135,6 +135,23 @@ def test_a_bond_at_its_very_threshold_is_none(qm9_info: dict) -> None:
         assert (found.stable_atoms, found.stable, found.smiles) == edms_own(Molecule(("H", "H"), positions), qm9_info)
 
 
+@pytest.mark.parametrize(("decoder", "known"), [(["C", "S"], True), (["S", "C"], False), (["C", "H", "S"], True)])
+def test_a_pairs_thresholds_are_those_of_its_lower_type_first(decoder: list[str], known: bool, edm_path: Path) -> None:
+    thresholds = rules_of({"atom_decoder": decoder, "name": "geom"}).thresholds
+    assert np.array_equal(thresholds, thresholds.swapaxes(1, 2))
+    assert np.isfinite(thresholds[1, decoder.index("C"), decoder.index("S")]) == known
+
+
+def test_a_double_bond_is_a_single_one_first(qm9_info: dict) -> None:
+    """As in EDM, which asks for the next order only below the last; its tables happen to fall from order to order."""
+    thresholds = np.array([1.0, 200.0, 300.0])[:, None, None] * np.ones((1, 5, 5))
+    rules = dataclasses.replace(rules_of(qm9_info), thresholds=thresholds)
+    positions, carbons = np.array([[0.0, 0, 0], [1, 0, 0]]), np.array([1, 1])
+    no_bonds = dataclasses.replace(rules, allowed=np.array([[True, False]] * 5))
+    assert no_bonds.stable_atoms(positions, carbons).all()
+    assert len(rules.bonds(torch.from_numpy(positions), carbons)) == 0
+
+
 def test_what_has_no_atoms_has_an_empty_name(qm9_info: dict) -> None:
     rules = rules_of(qm9_info)
     assert rules.smiles(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int)) == ""
