@@ -1,10 +1,9 @@
-"""Mutation testing of the core: ``python scripts/mutate.py [MODULE ...]``, modules as in ``dynamics`` or ``evaluate/metrics``.
+"""Mutation testing of the core: ``python scripts/mutate.py [MODULE ...]``, as in ``dynamics evaluate/metrics``.
 
-Each mutant is a module with one small fault: another comparison, sign, constant or argument, a call or a statement
-left out. Tests that still pass have not seen it, and it *survives*. The tests that ``TESTS`` names for the module run
-once as they are; every mutant is a fork of that process, in which those that run through its lines run again, the
-fastest first, up to the first failure. Results are kept under ``.mutation``, so that an interrupted run goes on where
-it was; survivors are tried again each time.
+Each mutant is a module with one small fault (``mutants.py`` has the kinds). Tests that still pass have not seen it, and
+it *survives*. The tests that ``TESTS`` names for the module run once as they are; every mutant is a fork of that
+process, in which those that run through its lines run again, the fastest first, up to the first failure. Results are
+kept under ``.mutation``, so that an interrupted run goes on where it was; survivors are tried again each time.
 
 Mutants that no test can kill, because they compute the same thing, are listed with a reason in
 ``mutate_equivalent.json`` beside this file. The exit status is 1 if any other survives or a listed one is no more.
@@ -13,8 +12,6 @@ Mutants that no test can kill, because they compute the same thing, are listed w
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
 import hashlib
 import importlib
 import importlib.machinery
@@ -26,11 +23,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
+
+from mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = Path(__file__).with_name("mutate_equivalent.json")
@@ -48,9 +46,9 @@ TESTS: dict[str, list[str]] = {
     "dynamics": _MODEL,
     "symmetrisation": _MODEL,
     "groups": ["tests/test_groups.py"],
-    "pair_features": ["tests/test_pair_features.py", *_MODEL],
+    "pair_features": ["tests/test_pair_features.py"],
     "atoms": ["tests/test_atoms.py", "tests/test_attention.py", "tests/test_pair_features.py"],
-    "dit": ["tests/test_dit.py", *_MODEL],
+    "dit": ["tests/test_dit.py"],
     "modulation": ["tests/test_modulation.py"],
     "attention": ["tests/test_attention.py"],
     "swiglu": ["tests/test_swiglu.py"],
@@ -70,170 +68,6 @@ TESTS: dict[str, list[str]] = {
     "ema": ["tests/training/test_ema.py"],
     "optim": ["tests/training/test_optim.py"],
 }
-# What is no part of the core though its module is: command lines and words for people.
-NOT_CORE = {"main", "_parser", "table", "write", "summary", "extra_repr", "words", "command_line"}
-
-_COMPARISONS = {
-    ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
-}  # fmt: skip
-_ARITHMETIC = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: where it is, what it is, and the module with it."""
-
-    line: int
-    end: int
-    where: str  # the function or class, "" outside of all
-    runs: bool  # whether it is in what a function does, not what it is when it is defined
-    key: str  # names it whatever the line: function, text before and after
-    code: CodeType
-
-
-def mutants(source: str, path: str) -> Iterator[Mutant]:
-    """Every mutant of a module, in the order of its lines."""
-    tree = ast.parse(source)
-    imported = {
-        alias.asname or alias.name.split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-        if not (isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE))
-    }
-    seen: Counter[str] = Counter()
-    for holder, place, node, where, runs in list(_sites(tree, "", False)):
-        for new in _faults(node, holder, imported):
-            before, after = (_text(part) for part in (node, new))
-            key = f"{where or 'module'}: {before} -> {after}"
-            seen[key] += 1
-            ast.fix_missing_locations(ast.copy_location(new, node))
-            _put(holder, place, new)
-            code = compile(tree, path, "exec")
-            _put(holder, place, node)
-            numbered = key if seen[key] == 1 else f"{key} #{seen[key]}"
-            yield Mutant(node.lineno, node.end_lineno or node.lineno, where, runs, numbered, code)
-
-
-def _text(node: ast.AST) -> str:
-    """Its source on one line; of what has a body the first line alone."""
-    text = ast.unparse(node)
-    return text.splitlines()[0] if isinstance(node, ast.If | ast.While | ast.With) else " ".join(text.split())
-
-
-def _put(holder: ast.AST, place: tuple[str, int | None], node: ast.AST) -> None:
-    field, index = place
-    if index is None:
-        setattr(holder, field, node)
-    else:
-        getattr(holder, field)[index] = node
-
-
-def _sites(
-    node: ast.AST, where: str, runs: bool
-) -> Iterator[tuple[ast.AST, tuple[str, int | None], ast.AST, str, bool]]:
-    """Every node that may be replaced: its parent, its place there, itself, in which function it is, and whether there
-    it is run."""
-    for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
-            continue
-        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(child, ast.expr | ast.stmt | ast.keyword | ast.comprehension | ast.withitem | ast.arguments):
-                continue
-            inside, inside_runs = where, runs
-            if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                if child.name in NOT_CORE:
-                    continue
-                inside, inside_runs = f"{where}.{child.name}".lstrip("."), runs or isinstance(child, ast.FunctionDef)
-            elif isinstance(child, ast.arguments):
-                inside_runs = False  # defaults
-            if isinstance(child, ast.Import | ast.ImportFrom | ast.JoinedStr):
-                continue
-            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-                continue  # a docstring
-            if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
-                continue
-            if isinstance(child, ast.expr | ast.stmt):
-                yield node, (field, index), child, inside, inside_runs
-            if not isinstance(child, ast.Raise):  # its words are for people
-                yield from _sites(child, inside, inside_runs)
-
-
-def _faults(node: ast.AST, holder: ast.AST, imported: set[str]) -> Iterator[ast.AST]:
-    """What may stand in the place of a node."""
-
-    def like(**fields: object) -> ast.AST:
-        new = copy.copy(node)
-        for name, value in fields.items():
-            setattr(new, name, value)
-        return new
-
-    match node:
-        case ast.Compare(ops=ops):
-            for i, op in enumerate(ops):
-                for other in _COMPARISONS[type(op)]:
-                    yield like(ops=[*ops[:i], other(), *ops[i + 1 :]])
-        case ast.BinOp(op=ast.MatMult(), left=left, right=right):
-            yield like(left=right, right=left)
-        case ast.BinOp(op=op) if type(op) in _ARITHMETIC:
-            yield like(op=_ARITHMETIC[type(op)]())
-        case ast.BoolOp(op=op):
-            yield like(op=ast.Or() if isinstance(op, ast.And) else ast.And())
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
-            pass  # -1 is the last dimension, in which 1 may be the same; it becomes -2 below
-        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert(), operand=operand):
-            yield operand
-        case ast.Constant(value=bool(value)):
-            yield like(value=not value)
-        case ast.Constant(value=int(value)):
-            yield like(value=value + 1)
-        case ast.Constant(value=float(value)):
-            yield like(value=2 * value or 1.0)
-        case ast.Slice(lower=lower, upper=upper):
-            if lower is not None:
-                yield like(lower=None)
-            if upper is not None:
-                yield like(upper=None)
-        case ast.Attribute(attr="mT" | "T", ctx=ast.Load(), value=value):
-            yield value
-        case ast.Call(func=func, args=args, keywords=keywords):
-            for i, keyword in enumerate(keywords):
-                if keyword.arg is not None:
-                    yield like(keywords=[*keywords[:i], *keywords[i + 1 :]])
-            last = args[-2:]
-            if len({ast.unparse(one) for one in last if isinstance(one, ast.Name | ast.Attribute)}) == 2:
-                yield like(args=[*args[:-2], args[-1], args[-2]])
-            if not isinstance(holder, ast.Expr):
-                method = isinstance(func, ast.Attribute) and ast.unparse(func.value) not in ("self", "ctx")
-                if method and _root(func) not in {*imported, "super"}:
-                    yield func.value  # x.f() -> x
-                elif args and not isinstance(args[0], ast.Starred):
-                    yield args[0]  # f(x) -> x
-        case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Compare | ast.UnaryOp | ast.BoolOp):
-            yield like(test=ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test))
-        case ast.Return(value=value) if not (value is None or (isinstance(value, ast.Constant) and value.value is None)):
-            yield like(value=ast.copy_location(ast.Constant(None), value))
-        case ast.With(items=items, body=body) if all(item.optional_vars is None for item in items):
-            yield ast.If(test=ast.Constant(True), body=body, orelse=[])
-        case ast.Expr() | ast.Raise() | ast.AugAssign() | ast.Continue() | ast.Break():
-            yield ast.Pass()
-        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
-            yield ast.Pass()
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            if any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value)):
-                yield ast.Pass()  # x = f(x)
-
-
-def _root(node: ast.AST) -> str:
-    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
 
 class _Loader(importlib.machinery.SourceFileLoader):
     """Imports a module with a fault in it."""
@@ -396,14 +230,13 @@ def try_module(name: str, tests: list[str], folder: Path, equivalent: Collection
 
     path = ROOT / PACKAGE / f"{name}.py"
     source = path.read_text(encoding="utf-8")
-    kept = folder / f"{name.replace('/', '.')}.json"
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    kept, digest = _kept(folder, name), _digest(name)
     before = json.loads(kept.read_text()) if kept.exists() else {}
     known = before.get("mutants", {}) if before.get("source") == digest else {}
     found: dict[str, str] = {}
 
     def work(trial: Trial) -> None:
-        for mutant in mutants(source, str(path)):
+        for mutant in mutants(source, str(path), PACKAGE):
             if mutant.key in equivalent:
                 verdict = "equivalent"
             elif known.get(mutant.key) == "killed" or trial.kills(mutant):
@@ -435,20 +268,47 @@ def try_module(name: str, tests: list[str], folder: Path, equivalent: Collection
     return json.loads(kept.read_text())["mutants"]
 
 
+def _kept(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace('/', '.')}.json"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256((ROOT / PACKAGE / f"{name}.py").read_bytes()).hexdigest()[:16]
+
+
+def report(names: Collection[str], folder: Path) -> str:
+    """The results that are kept, as a table of Markdown; modules that have changed since are said to have."""
+    rows = ["| module | mutants | killed | equivalent | survived |", "|---|---|---|---|---|"]
+    for name in names:
+        record = json.loads(_kept(folder, name).read_text()) if _kept(folder, name).exists() else {"source": None}
+        if record["source"] != _digest(name):
+            rows.append(f"| `{name}` | {'changed since' if record['source'] else 'not run'} | | | |")
+            continue
+        counts = Counter(record["mutants"].values())
+        numbers = (sum(counts.values()), counts["killed"], counts["equivalent"], counts["survived"])
+        rows.append(f"| `{name}` | " + " | ".join(map(str, numbers)) + " |")
+    return "\n".join(rows)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of: {', '.join(TESTS)} (all)")
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
     parser.add_argument("--fresh", action="store_true", help="try those again that were killed before")
+    parser.add_argument("--report", action="store_true", help="print the results that are kept, try none")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.modules) - set(TESTS))
     if unknown:
         parser.error(f"no module {unknown[0]!r}; choose of {', '.join(TESTS)}")
     chosen = options.modules or list(TESTS)
+    folder = ROOT / ".mutation"
+    if options.report:
+        print(report(chosen, folder))
+        return 0
     if options.list:
         for name in chosen:
             path = ROOT / PACKAGE / f"{name}.py"
-            for mutant in mutants(path.read_text(encoding="utf-8"), str(path)):
+            for mutant in mutants(path.read_text(encoding="utf-8"), str(path), PACKAGE):
                 print(f"{path.relative_to(ROOT)}:{mutant.line}: {mutant.key}")
         return 0
 
@@ -456,23 +316,23 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads but one
     for library in LIBRARIES:
         importlib.import_module(library)
-    folder = ROOT / ".mutation"
     folder.mkdir(exist_ok=True)
     listed: dict[str, dict[str, str]] = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
     wrong = 0
     rows = []
     for name in chosen:
         if options.fresh:
-            (folder / f"{name.replace('/', '.')}.json").unlink(missing_ok=True)
+            _kept(folder, name).unlink(missing_ok=True)
         print(f"{name}:", flush=True)
         verdicts = try_module(name, TESTS[name], folder, listed.get(name, {}))
         stale = sorted(set(listed.get(name, {})) - set(verdicts))
         for key in stale:
             print(f"  no such mutant any more: {name}: {key}")
         counts = Counter(verdicts.values())
-        rows.append(f"{name:28s} {sum(counts.values()):5d} {counts['killed']:5d} {counts['equivalent']:5d} {counts['survived']:5d}")
+        numbers = (sum(counts.values()), counts["killed"], counts["equivalent"], counts["survived"])
+        rows.append(f"{name:28s}" + "".join(f"{number:8d}" for number in numbers))
         wrong += counts["survived"] + len(stale)
-    print(f"{'module':28s} mutants killed equivalent survived", *rows, sep="\n")
+    print(f"{'module':28s} mutants  killed  equiv. survived", *rows, sep="\n")
     return 1 if wrong else 0
 
 

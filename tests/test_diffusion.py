@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from molecules import qm9_batch
@@ -56,6 +58,7 @@ def test_a_step_is_the_posterior_of_bayes():
     of_z, of_epsilon, deviation = schedule.decoding()
     assert of_z * (alpha[0] * z_0 + sigma[0] * epsilon) - of_epsilon * epsilon == pytest.approx(z_0, rel=1e-12)
     assert deviation == pytest.approx((sigma[0] / alpha[0]).item(), rel=1e-12)
+    assert [type(number) for number in schedule.decoding()] == [float] * 3
 
 
 def test_noise_is_centred_masked_and_normal():
@@ -91,3 +94,78 @@ def test_the_perfect_network_samples_the_molecule(scale: float):
 def test_other_schedules_are_refused(settings):
     with pytest.raises(ValueError, match="only polynomial_P"):
         schedule_of(*settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [("polynomial_2", -1, 1e-5), ("polynomial_2", 10, 0.0), ("polynomial_2", 10, 0.5), ("polynomial_2", 10, 1.0)],
+)
+def test_senseless_schedules_are_refused(settings):
+    with pytest.raises(ValueError, match="only polynomial_P"):
+        schedule_of(*settings)
+
+
+def test_schedules_by_their_name():
+    assert schedule_of("polynomial_2", 1, 1e-5).steps == 1
+    for name, power in (("polynomial_2", 2.0), ("polynomial_2.5", 2.5)):
+        assert torch.equal(schedule_of(name, 7, 0.25).gamma, polynomial_gamma(7, power, 0.25))
+
+
+class Asked(nn.Module):
+    """Predicts ones, which have a centre of mass; keeps what it was asked and whether a sampling run was announced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.inside = [], False
+
+    @contextlib.contextmanager
+    def sampling(self):
+        self.inside = True
+        yield
+        self.inside = False
+
+    def _forward(self, t, z, node_mask, edge_mask, context):
+        assert self.inside
+        assert edge_mask is context is None
+        self.calls.append((t, z, node_mask))
+        return torch.ones_like(z) * node_mask
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_network_is_asked(device, dtype):
+    network, schedule = Asked(), NoiseSchedule(polynomial_gamma(4))
+    mask = padded_mask(torch.tensor([2, 5, 3]), dtype).to(device)
+    x, types = sample(network, schedule, mask, 5, 6)
+    assert not network.inside
+    assert (x.shape, x.dtype, x.device.type) == ((3, 5, 3), dtype, device)
+    assert (types.shape, types.device.type) == ((3, 5), device)
+    assert len(network.calls) == 5
+    for t, z, given in network.calls:
+        assert given is mask
+        assert (t.shape, t.dtype, t.device.type) == ((3, 1), dtype, device)
+        assert t.stride(0) == 0  # so that the network sees that all have one time
+        assert (z.shape, z.dtype) == ((3, 5, 9), dtype)
+    if device == "cpu":
+        assert [t[0].item() for t, *_ in network.calls] == [1, 0.75, 0.5, 0.25, 0]
+        for positions in (x, *(z[..., :3] for _, z, _ in network.calls)):
+            assert positions.sum(1).abs().max() < 2e-4  # centred, though the prediction is not
+            assert (positions * (1 - mask)).abs().max() == 0
+
+
+def test_positions_are_in_angstrom_unless_told_otherwise():
+    schedule, mask = NoiseSchedule(polynomial_gamma(4)), torch.ones(1, 3, 1)
+    found = []
+    for scale in ((), (1.0,), (3.0,)):
+        torch.manual_seed(0)
+        found.append(sample(Asked(), schedule, mask, 5, 6, *scale)[0])
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[2], 3 * found[0])
+
+
+def test_masks_and_noise_are_where_the_sizes_are():
+    mask = padded_mask(torch.tensor([2, 1]))
+    assert mask.dtype == torch.float32
+    assert mask[..., 0].tolist() == [[1, 1], [1, 0]]
+    assert centred_noise(mask.to("meta"), 6).is_meta
+    assert centred_noise(mask.double(), 6).dtype == torch.float64

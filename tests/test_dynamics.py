@@ -5,10 +5,15 @@ import pytest
 import reference
 import torch
 from molecules import qm9_batch, randomise
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
+from symdiff_plugin.atoms import AtomLayout
+from symdiff_plugin.dit import DiTBlock
+from symdiff_plugin.dynamics import DiTDynamics, _times
+from symdiff_plugin.presets import get_architecture
 
 SIZES = {"depth": 2, "enc_depth": 2}
 
@@ -132,6 +137,14 @@ def test_noise_is_centred_in_the_paper_and_plain_in_the_release():
         assert abs(real.var().item() / (4 * variance.item()) - 1) < 0.05
 
 
+@pytest.mark.parametrize("of_xh", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_mask", [torch.bool, torch.float32, torch.float64])
+def test_draws_are_of_the_positions_dtype(of_xh, of_mask):
+    _, xh, mask = qm9_batch(2)
+    draws = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1).draw(xh.to(of_xh), mask.to(of_mask))
+    assert {name: value.dtype for name, value in draws.items()} == {"R0": of_xh, "eta": of_xh}
+
+
 @pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
 def test_every_parameter_gets_a_finite_gradient(name):
     model, t, xh, mask, extra = model_and_batch(name, context=1)
@@ -211,8 +224,10 @@ def test_bf16_stays_close_and_returns_float32(name):
         (lambda a: a.update(node_mask=a["node_mask"][:-1]), "node_mask must be"),
         (lambda a: a.update(context=torch.zeros(8, 29, 1)), "context_node_nf = 0, but was given context of shape"),
         (lambda a: a.update(t=torch.zeros(3, 1)), "t must be"),
-        (lambda a: a.update(R0=torch.eye(3)), "R0 must be"),
-        (lambda a: a.update(eta=None), "eta must be"),
+        (lambda a: a.update(R0=torch.eye(3)), r"R0 must be \(8, 3, 3\), not \(3, 3\)$"),
+        (lambda a: a.update(R0=None), r"R0 must be \(8, 3, 3\), not None$"),
+        (lambda a: a.update(eta=None), r"eta must be \(8, 25, 3\), not None$"),
+        (lambda a: a.update(eta=a["eta"][..., :2]), r"eta must be \(8, 25, 3\), not \(8, 25, 2\)$"),
     ],
 )
 def test_wrong_shapes_are_refused(change, message):
@@ -293,6 +308,8 @@ def test_masks_are_laid_out_once_a_sampling_run(monkeypatch):
 
 
 def test_class_follows_the_preset():
+    for kind, name in ((DiTDynamics, "dit_tiny"), (SymDiffDynamics, "symdiff_tiny")):
+        assert kind(get_architecture(name), 6).context_node_nf == 0
     assert isinstance(build_dynamics("symdiff_h_tiny", 6), SymDiffDynamics)
     assert not isinstance(build_dynamics("dit_tiny", 6), SymDiffDynamics)
 
@@ -331,6 +348,92 @@ def test_one_time_for_all_is_the_same_as_many_equal_ones(name):
         for t in (filled, filled[:1].expand(len(xh), 1), filled[:1], filled[0, 0]):
             torch.testing.assert_close(model.given_draws(t, xh, mask, **draws), out, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(model.given_draws(filled[:1], xh, mask, **draws), out, rtol=1e-9, atol=1e-9)
+
+
+def test_times_that_are_known_to_be_equal_are_one():
+    """Not where they would have to be read from a device, or in training, where they differ anyway."""
+    xh = torch.zeros(4, 2, 9, dtype=torch.float64)
+    equal, apart = torch.full((4, 1), 0.25), torch.tensor([[0.25], [0.25], [0.5], [0.25]])
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for t in (equal[:1], equal[0, 0], equal[:1].expand(4, 1), equal[0].expand(4)):
+                assert _times(t, xh).tolist() == [0.25]
+            assert _times(equal, xh).tolist() == ([0.25] * 4 if grad else [0.25])
+            assert _times(apart, xh).tolist() == [0.25, 0.25, 0.5, 0.25]
+            assert _times(apart.mT, xh).tolist() == [0.25, 0.25, 0.5, 0.25]
+            assert _times(equal, xh).dtype == torch.float64
+            assert _times(equal.to("meta"), xh.to("meta")).shape == (4,)
+            with FakeTensorMode() as mode:
+                assert _times(mode.from_tensor(equal), mode.from_tensor(xh)).shape == (4,)
+
+
+def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
+    calls = []
+    monkeypatch.setattr(DiTBlock, "compile", lambda self, **settings: calls.append((self, settings)))
+    model = build_dynamics("symdiff_tiny", 6, depth=2, enc_depth=3)
+    blocks = {*model.dit.blocks, *model.f_theta.dit.blocks}
+    copy.deepcopy(model)
+    assert not calls  # only what was asked for
+    for arguments, wanted in (
+        ({}, {"backend": "inductor", "dynamic": True, "mode": "default"}),
+        ({"mode": "reduce-overhead"}, {"backend": "inductor", "dynamic": True, "mode": "reduce-overhead"}),
+        ({"backend": "eager"}, {"backend": "eager", "dynamic": True}),
+    ):
+        model.compile_blocks(**arguments)
+        assert {block for block, _ in calls} == blocks
+        assert [settings for _, settings in calls] == [wanted] * 5
+        calls.clear()
+        twin = copy.deepcopy(model)
+        assert {block for block, _ in calls} == {*twin.dit.blocks, *twin.f_theta.dit.blocks}
+        assert [settings for _, settings in calls] == [wanted] * 5
+        calls.clear()
+
+
+@pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
+def test_initial_weights_of_what_is_around_the_transformers(name):
+    """Xavier-uniform, and biases of zero."""
+    torch.manual_seed(0)
+    model = build_dynamics(name, 6, depth=1, enc_depth=1)
+    names = ["xh_embedder", "pair_embedding.proj"]
+    names += ["f_theta.x_embedder", "f_theta.fc1", "f_theta.fc2"] if name == "symdiff_tiny" else []
+    for linear in map(model.get_submodule, names):
+        bound = (6 / sum(linear.weight.shape)) ** 0.5
+        assert 0.95 * bound < linear.weight.abs().max() <= bound
+        assert abs(linear.weight.std() * 3**0.5 / bound - 1) < 0.1
+        assert (linear.bias == 0).all()
+
+
+def test_dropout_is_that_of_the_architecture_in_both_networks():
+    model = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1, mlp_dropout=0.25)
+    rates = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert rates == [0.25, 0.25]
+    assert model.f_theta.dit.blocks[0].mlp.fc2.in_features == 2 * 64
+    small = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1, enc_mlp_ratio=2.0)
+    assert small.f_theta.dit.blocks[0].mlp.fc2.in_features == 64
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_both_networks_compute_in_the_precision_asked_for(precision, dtype):
+    """Whatever the user's own autocast says around them."""
+    model = build_dynamics("symdiff_tiny", 6, precision=precision, **SIZES)
+    seen = []
+    for linear in (model.xh_embedder, model.f_theta.x_embedder, model.dit.final_layer.linear):
+        linear.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    t, xh, mask = qm9_batch(3, dtype=torch.float32)
+    for around in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=around):
+            assert model._forward(t, xh, mask).dtype == torch.float32
+    assert seen == [dtype] * 6
+
+
+def test_the_rotation_is_of_full_precision_whatever_autocast_says():
+    model = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1).f_theta
+    layout = AtomLayout(qm9_batch(3)[2])
+    features = torch.randn(layout.tokens, model.x_embedder.in_features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.x_embedder(features).dtype == torch.bfloat16
+        assert model.matrix(features, torch.rand(3), layout).dtype == torch.float32
+        assert model(features, torch.rand(3), layout).dtype == torch.float32
 
 
 class WeightCasts(TorchDispatchMode):

@@ -86,3 +86,10 @@ def test_an_unknown_element_is_named():
     assert covalent_radius("C") == pytest.approx(0.76, abs=0.02)
     with pytest.raises(ValueError, match="no element is called 'Xx'"):
         covalent_radius("Xx")
+
+
+def test_a_pair_at_the_very_limit_has_no_bond():
+    limit = 1.15 * (covalent_radius("H") + covalent_radius("H"))
+    for length, count in ((limit, 0), (np.nextafter(limit, 0), 1)):
+        pair = Molecule(("H", "H"), np.array([[0.0, 0, 0], [length, 0, 0]]))
+        assert len(bonded_pairs(pair)) == count

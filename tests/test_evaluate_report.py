@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_without_a_valid_molecule_or_a_training_set():
     found = summarise(SAMPLES, lost, {"A"})
     assert (found["validity"], found["uniqueness"], found["novelty"]) == (0, 0, 0)
     assert summarise(SAMPLES, VERDICTS, None)["novelty"] is None
+
+
+def test_bonds_are_no_part_of_a_verdicts_value():
+    plain = VERDICTS[0]
+    assert (plain.bonds.shape, plain.bonds.dtype) == ((0, 3), np.int16)
+    bonded = replace(plain, bonds=np.ones((2, 3), dtype=np.int16))
+    assert plain == bonded
+    assert repr(plain) == repr(bonded)
 
 
 def test_words_say_the_worst_first():

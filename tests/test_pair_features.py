@@ -4,7 +4,7 @@ import torch
 from molecules import qm9_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symdiff_plugin import slices
+from symdiff_plugin import pair_features, slices
 from symdiff_plugin.atoms import AtomLayout
 from symdiff_plugin.groups import sample_haar
 from symdiff_plugin.pair_features import GaussianPairEmbedding
@@ -96,3 +96,93 @@ def test_no_tensor_of_all_pairs_and_kernels_exists():
         embedding(layout.pack(x), layout).sum().backward()
     assert 0 < seen.elements <= slices.CPU_ELEMENTS
     assert 10 * seen.elements < 181 * 181 * 184
+
+
+def test_kernels_start_uniform_on_0_to_3_as_in_the_paper():
+    torch.manual_seed(0)
+    embedding = GaussianPairEmbedding(20_000, 1)
+    for parameter in (embedding.means, embedding.stds):
+        assert 0 <= parameter.min() < 0.001 * 3
+        assert 0.999 * 3 < parameter.max() <= 3
+        assert abs(parameter.mean() - 1.5) < 4 * 3 / 12**0.5 / 20_000**0.5
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_pairs_go_by_exact_sizes_or_by_padded_groups(embedding, exact, monkeypatch):
+    monkeypatch.setattr(AtomLayout, "exact", exact)
+    monkeypatch.setattr(AtomLayout, "groups" if exact else "split", None)  # of no use then
+    _, xh, mask = qm9_batch()
+    layout = AtomLayout(mask)
+    assert embedding(layout.pack(xh[..., :3]), layout).shape == (layout.tokens, 6)
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_features_are_of_the_positions_dtype_whatever_the_masks(embedding, release):
+    embedding.release = release
+    _, xh, mask = qm9_batch()
+    layout = AtomLayout(mask)
+    x = layout.pack(xh[..., :3])
+    single = embedding.float()(x.float(), layout)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single, embedding.double()(x, layout).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_paper_is_the_default():
+    assert not GaussianPairEmbedding(4, 2).release
+
+
+@pytest.mark.parametrize(("means", "stds"), [(True, True), (True, False), (False, True), (False, False)])
+def test_moments_are_for_learning_only(embedding, means, stds, monkeypatch):
+    """What sampling, or a frozen Psi, need not compute."""
+    seen = []
+
+    class Sum:
+        @staticmethod
+        def apply(d, mu, s, learning):
+            seen.append(learning)
+            return d.new_zeros(d.shape[0], mu.shape[0])
+
+    monkeypatch.setattr(pair_features, "_SumGaussian", Sum)
+    embedding.means.requires_grad_(means)
+    embedding.stds.requires_grad_(stds)
+    layout = AtomLayout(torch.ones(1, 4, 1))
+    embedding(torch.randn(4, 3).double(), layout)
+    with torch.no_grad():
+        embedding(torch.randn(4, 3).double(), layout)
+    assert seen == [means or stds, False]
+
+
+@pytest.mark.parametrize(("learning", "kept"), [(True, 6), (False, 4)])
+def test_what_is_kept_for_the_backward_pass(learning, kept):
+    """d, mu, s and S_0; S_1 and S_2 where mu or s learns."""
+    d, mu, s = torch.rand(5, 3, requires_grad=True), torch.rand(4), torch.rand(4) + 1
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        out = pair_features._SumGaussian.apply(d, mu, s, learning)
+    z = (d[..., None] - mu) / s
+    torch.testing.assert_close(out, (torch.exp(-z * z / 2) / ((2 * torch.pi) ** 0.5 * s)).sum(1))
+    assert len(saved) == kept
+
+
+def test_distances_are_exact_far_from_the_origin():
+    """In float32 |a|^2 + |b|^2 - 2ab would be off by tenths."""
+    torch.manual_seed(0)
+    x = 300 + torch.randn(1, 40, 3)
+    exact = (x.double()[:, :, None] - x.double()[:, None]).norm(dim=-1)
+    torch.testing.assert_close(pair_features._distances(x).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_positions_get_their_gradient_from_a_frozen_psi_too(embedding):
+    layout = AtomLayout(torch.ones(2, 4, 1))
+    x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    (wanted,) = torch.autograd.grad(embedding(x, layout).square().sum(), x)
+    embedding.requires_grad_(False)
+    (found,) = torch.autograd.grad(embedding(x, layout).square().sum(), x)
+    assert wanted.abs().max() > 0
+    assert torch.equal(found, wanted)
+
+
+def test_slices_elsewhere_than_on_a_cpu_have_a_limit_too(monkeypatch):
+    monkeypatch.setattr(pair_features, "ELEMENTS", 24)
+    found = pair_features._slices(torch.empty(5, 3, device="meta"), torch.empty(4, device="meta"))
+    assert [(rows.start, rows.stop) for rows in found] == [(0, 2), (2, 4), (4, 5)]

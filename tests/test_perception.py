@@ -50,3 +50,23 @@ def test_an_sdf_file_gives_the_molecules_back(tmp_path):
     for mol, record in zip(Chem.SDMolSupplier(str(path)), MOLECULES, strict=False):  # sanitised: bond orders are right
         smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
         assert smiles == mol.GetProp("SMILES") == Chem.CanonSmiles(record["smiles"], useChiral=0)
+
+
+def test_what_is_not_valid_keeps_single_bonds_and_says_nothing(capfd):
+    radical = Molecule(REAL[4].symbols[:-1], REAL[4].positions[:-1])
+    helium = Molecule(("He", "H"), np.array([[0.0, 0, 0], [0.7, 0, 0]]))  # an impossible valence
+    for molecule in (radical, helium, NOWHERE):
+        found = perceive(molecule)
+        assert found.smiles is None
+        assert {bond.GetBondType() for bond in found.mol.GetBonds()} <= {Chem.BondType.SINGLE}
+    assert len(perceive(radical).mol.GetBonds()) > 0
+    assert fractions([perceive(radical)])["uniqueness"] == 0
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_valid_molecules_are_sanitised_and_final():
+    for molecule in REAL:
+        mol = perceive(molecule).mol
+        assert type(mol) is Chem.Mol
+        assert all(atom.GetNumRadicalElectrons() == 0 for atom in mol.GetAtoms())
+        assert mol.GetRingInfo().NumRings() >= 0  # raises where it was not sanitised

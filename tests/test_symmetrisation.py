@@ -7,7 +7,7 @@ from torch import Tensor
 
 from symdiff_plugin import build_dynamics
 from symdiff_plugin.groups import sample_haar
-from symdiff_plugin.symmetrisation import act, act_inverse, compose, symmetrise
+from symdiff_plugin.symmetrisation import LearnedRotation, act, act_inverse, compose, symmetrise
 
 SIZES = {"hidden_size": 32, "depth": 2, "xh_hidden_size": 16, "K": 16, "enc_hidden_size": 16, "enc_depth": 1}
 DRAWS, CHUNK = 24_000, 2_000
@@ -165,3 +165,8 @@ def test_f_theta_does_not_see_the_order_of_the_atoms():
     out = model.given_draws(t, xh, mask, **draws)
     permuted = model.given_draws(t, xh[:, order], mask[:, order], R0=draws["R0"], eta=draws["eta"][:, order])
     torch.testing.assert_close(permuted, out[:, order], rtol=1e-9, atol=1e-9)
+
+
+def test_f_theta_has_no_dropout_unless_asked():
+    rates = [m.p for m in LearnedRotation(5, 8, 2, 2, 4.0, 8).modules() if isinstance(m, torch.nn.Dropout)]
+    assert rates == [0.0, 0.0]

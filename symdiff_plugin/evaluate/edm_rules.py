@@ -79,7 +79,7 @@ def rules_of(dataset_info: dict[str, Any]) -> Rules:
     allowed = np.zeros((len(decoder), max(np.max(numbers) for numbers in valences.values()) + 2), dtype=bool)
     for kind, symbol in enumerate(decoder):
         allowed[kind, valences.get(symbol, [])] = True  # an element that EDM does not know is never stable
-    thresholds = np.triu(bond_thresholds(decoder))
+    thresholds = bond_thresholds(decoder)
     thresholds = np.where(np.tri(len(decoder), k=-1, dtype=bool), thresholds.swapaxes(1, 2), thresholds)
     highest = 1 if dataset_info["name"] == "geom" else 3
     return Rules(tuple(decoder), thresholds, allowed, highest, import_edm("qm9.rdkit_functions").mol2smiles)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from geom_data import drugs
+from molecules import MOLECULES
 from rdkit import rdBase
 
 from symdiff_plugin.edm import import_edm
@@ -99,3 +100,75 @@ def test_a_wrong_table_is_seen(fault: str, dataset_info: dict, monkeypatch: pyte
     given = molecules(dataset_info, "random") + molecules(dataset_info, "noisy")
     with rdBase.BlockLogs():
         assert found_by_us(given, dataset_info) != [edms_own(molecule, dataset_info) for molecule in given]
+
+
+@pytest.fixture(scope="module")
+def qm9_info(edm_path: Path) -> dict:
+    return import_edm("configs.datasets_config").get_dataset_info("qm9", False)
+
+
+def test_real_molecules_of_qm9_and_their_bonds(qm9_info: dict) -> None:
+    """Bonds of every order, as the SMILES have them; in float32 as samples are, and in float64."""
+    orders = set()
+    for record in MOLECULES:
+        for dtype in (np.float32, np.float64):
+            molecule = Molecule(tuple(record["symbols"]), np.array(record["positions"], dtype=dtype))
+            (found,) = judge([molecule], qm9_info)
+            assert (found.stable_atoms, found.stable, found.smiles) == edms_own(molecule, qm9_info)
+            assert found.bonds.dtype == np.int16
+            assert (found.bonds[:, 0] > found.bonds[:, 1]).all()
+            assert found.bonds[:, :2].tolist() == sorted(found.bonds[:, :2].tolist())
+            orders |= set(found.bonds[:, 2].tolist())
+    assert orders == {1, 2, 3}
+
+
+def test_a_bond_at_its_very_threshold_is_none(qm9_info: dict) -> None:
+    rules = rules_of(qm9_info)
+    h = np.array([qm9_info["atom_encoder"]["H"]] * 2)
+    limit = float(rules.thresholds[0, h[0], h[0]])
+    for length, bonded in ((limit, False), (limit - 1e-9, True)):
+        positions = np.array([[0.0, 0, 0], [length / 100, 0, 0]])
+        assert 100 * positions[1, 0] == length  # nothing is rounded here
+        assert rules.stable_atoms(positions, h).tolist() == [bonded, bonded]
+        assert rules.bonds(torch.from_numpy(positions), h).tolist() == ([[1, 0, 1]] if bonded else [])
+        (found,) = judge([Molecule(("H", "H"), positions)], qm9_info)
+        assert (found.stable_atoms, found.stable, found.smiles) == edms_own(Molecule(("H", "H"), positions), qm9_info)
+
+
+@pytest.mark.parametrize(("decoder", "known"), [(["C", "S"], True), (["S", "C"], False), (["C", "H", "S"], True)])
+def test_a_pairs_thresholds_are_those_of_its_lower_type_first(decoder: list[str], known: bool, edm_path: Path) -> None:
+    thresholds = rules_of({"atom_decoder": decoder, "name": "geom"}).thresholds
+    assert np.array_equal(thresholds, thresholds.swapaxes(1, 2))
+    assert np.isfinite(thresholds[1, decoder.index("C"), decoder.index("S")]) == known
+
+
+def test_a_double_bond_is_a_single_one_first(qm9_info: dict) -> None:
+    """As in EDM, which asks for the next order only below the last; its tables happen to fall from order to order."""
+    thresholds = np.array([1.0, 200.0, 300.0])[:, None, None] * np.ones((1, 5, 5))
+    rules = dataclasses.replace(rules_of(qm9_info), thresholds=thresholds)
+    positions, carbons = np.array([[0.0, 0, 0], [1, 0, 0]]), np.array([1, 1])
+    no_bonds = dataclasses.replace(rules, allowed=np.array([[True, False]] * 5))
+    assert no_bonds.stable_atoms(positions, carbons).all()
+    assert len(rules.bonds(torch.from_numpy(positions), carbons)) == 0
+
+
+def test_what_has_no_atoms_has_an_empty_name(qm9_info: dict) -> None:
+    rules = rules_of(qm9_info)
+    assert rules.smiles(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int)) == ""
+    assert rules.stable_atoms(np.zeros((1, 3)), np.array([0])).dtype == bool
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -1e30])
+def test_a_diverged_molecule_is_judged_without_a_word(value: float, dataset_info: dict, capfd, recwarn) -> None:
+    spoilt = [Molecule(m.symbols, m.positions.copy()) for m in molecules(dataset_info, "real")[:2]]
+    for molecule in spoilt:
+        molecule.positions[:4] = np.float32(value)
+        molecule.positions[:2, 1] *= -1
+    capfd.readouterr()
+    verdicts = list(metrics.verdicts_of(spoilt, dataset_info))
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert not recwarn.list
+    for verdict in verdicts:
+        assert (type(verdict.stable_atoms), type(verdict.stable)) == (int, bool)
+        assert not verdict.stable
+        assert verdict.finite == (abs(value) == 1e30)

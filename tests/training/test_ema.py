@@ -68,3 +68,23 @@ def test_the_model_and_the_buffers_are_left_alone() -> None:
 
 def test_a_model_without_parameters_is_no_error() -> None:
     update_average(nn.Identity(), nn.Identity(), BETA)
+
+
+def test_what_was_frozen_is_left_alone_to_the_last_bit() -> None:
+    model = make_model()
+    average = copy.deepcopy(model)
+    model.frozen_parameters = frozenset({"0.weight"})
+    disturb(model)
+    before = copy.deepcopy(average)
+    update_average(average, model, BETA)
+    assert torch.equal(average[0].weight, before[0].weight)
+    assert not torch.equal(average[0].bias, before[0].bias)
+
+
+def test_chunks_hold_as_much_as_they_may_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ema, "_CHUNK", 10)
+    sizes = [4, 6, 1, 20, 3, 10]
+    averages, currents = ([torch.full((size,), float(sign * size)) for size in sizes] for sign in (1, -1))
+    chunks = list(ema._chunks(averages, currents))
+    assert [[len(tensor) for tensor in chunk] for chunk, _ in chunks] == [[4, 6], [1], [20], [3], [10]]
+    assert all(torch.equal(a, -b) for pair in chunks for a, b in zip(*pair, strict=True))

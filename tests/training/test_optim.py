@@ -6,12 +6,14 @@ import math
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from symdiff_plugin import build_dynamics, checkpoint
-from symdiff_plugin.optim import MAX_SKIPPED, clip_gradients, get_optim, skipped_steps
+from symdiff_plugin import optim as optim_module
+from symdiff_plugin.optim import MAX_SKIPPED, SkippedSteps, clip_gradients, get_optim, skipped_steps
 
 ARGS = Namespace(
     model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
@@ -236,3 +238,50 @@ def test_on_a_gpu_too_a_step_without_a_finite_gradient_does_nothing(args: Namesp
         step()
     with pytest.raises(SystemExit, match="10 steps in a row without a finite gradient"):
         step() or step()  # the host may look at a norm one step late
+
+
+def test_frozen_parameters_are_no_business_of_the_optimiser(model: torch.nn.Linear) -> None:
+    model.frozen_parameters = frozenset({"weight"})
+    (group,) = get_optim(ARGS, model).param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(model.bias)]
+
+
+def test_fused_is_the_default_where_torch_has_it() -> None:
+    old = Namespace(**{name: value for name, value in vars(ARGS).items() if name != "fused"})
+    assert get_optim(old, torch.nn.Linear(2, 2)).param_groups[0]["fused"]
+    assert not get_optim(ARGS, torch.nn.Linear(2, 2, device="meta")).param_groups[0]["fused"]
+
+
+def test_edms_models_are_clipped_by_edm(model: torch.nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    edms = SimpleNamespace(gradient_clipping=lambda *arguments: seen.append(arguments) or [1.5, 2.5])
+    monkeypatch.setitem(sys.modules, "utils", edms)
+    args, loss, queue = Namespace(model="egnn_dynamics", clip_grad=True), torch.ones(1), Namespace(items=[])
+    assert clip_gradients(args, model, torch.optim.AdamW(model.parameters()), queue, loss) == [1.5, 2.5]
+    assert seen == [(model, queue, loss)]
+
+
+def test_losses_lose_their_graph_with_or_without_clipping(model: torch.nn.Linear) -> None:
+    for clip in (True, False):
+        args = Namespace(**{**vars(ARGS), "clip_grad": clip})
+        backward(model)
+        norm, loss = clip_gradients(args, model, get_optim(args, model), Namespace(), model.weight.sum())
+        assert not loss.requires_grad
+        assert float(norm) > 0
+
+
+def test_a_number_that_has_not_arrived_is_looked_at_one_step_late(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a GPU's."""
+    monkeypatch.setattr(optim_module, "Arriving", lambda norm: SimpleNamespace(there=False, value=lambda: float(norm)))
+    steps = SkippedSteps()
+    for norm, in_a_row in ((math.nan, 0), (1.0, 1), (math.nan, 0), (math.nan, 1), (2.0, 2), (2.0, 0)):
+        steps.add(torch.tensor(norm), ARGS)
+        assert steps.in_a_row == in_a_row
+    assert capsys.readouterr().out.count("step skipped") == 3
+    for count in range(1, 3):
+        steps = SkippedSteps()
+        for _ in range(count):
+            steps.add(math.inf, ARGS)
+        assert steps.in_a_row == count
