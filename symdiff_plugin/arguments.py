@@ -104,6 +104,12 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             f"{_names(parser, idle)}: for {', '.join(wanted)} alone, not for --model {model}; leave it out, or choose "
             f"one of {', '.join(PRESETS if flag_table.OURS in wanted else wanted)}",
         )
+    if getattr(args, "frame", "learned") != "learned" and (idle := [n for n in flag_table.F_THETA if n in given]):
+        _refuse(
+            parser,
+            f"{_names(parser, idle)}: of f_theta, which --model {model} with --frame {args.frame} lacks; leave it out, "
+            "or choose --frame learned",
+        )
     args.resumed = [] if record is None else _what_changes(parser, path, record, {**defaults, **before}, args)
     _check_combinations(parser, args)
     if is_plugin_model(args):

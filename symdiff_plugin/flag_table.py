@@ -139,6 +139,9 @@ FLAGS: dict[str, Flag] = {
     "compile": Flag(choice(*COMPILE_MODES), _OURS, "free"),
 }
 
+# Those of f_theta, which SymDiff-H and a plain DiT do without.
+F_THETA = tuple(name for name in ARCHITECTURE_KINDS if name.startswith(("enc_", "dec_", "noise_")))
+
 # What --help says of our models' flags.
 HELP = {
     "frame": "where R comes from: R0 f_theta (SymDiff), R0 alone (SymDiff-H) or the identity (DiT)",

@@ -94,6 +94,15 @@ def test_a_flag_that_does_nothing_for_the_model_is_refused(
         assert f"alone, not for --model {model}; leave it out" in line
 
 
+@pytest.mark.parametrize("model", [("symdiff_h_tiny",), ("dit_tiny",), ("symdiff_tiny", "--frame", "haar")])
+def test_f_thetas_flags_are_refused_where_there_is_none(
+    model: tuple[str, ...], data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "--model", *model, "--enc_depth", "2", "--noise_std", "0.5", *data)
+    assert "--enc_depth, --noise_std: of f_theta, which" in line
+    assert parse("--model", "symdiff_tiny", "--noise_std", "0.5", *data).noise_std == 0.5
+
+
 def test_edms_models_keep_every_checkpoint_as_upstream() -> None:
     assert parse().keep_checkpoints
     assert not parse("--keep_checkpoints", "False").keep_checkpoints
