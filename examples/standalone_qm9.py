@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from symdiff_plugin import PRESETS, build_dynamics
-from symdiff_plugin.argument_types import SAMPLES, SEED, real, whole
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.files import write_json
+from symdiff_plugin.common.kinds import SAMPLES, SEED, real, whole
 from symdiff_plugin.data import DataError, load_split
-from symdiff_plugin.evaluate.molecules import Molecule, from_padded, write_xyz
-from symdiff_plugin.evaluate.perception import fractions, perceive
-from symdiff_plugin.evaluate.picture import write_picture
-from symdiff_plugin.files import write_json
+from symdiff_plugin.molecules.molecule import Molecule, from_padded, write_xyz
+from symdiff_plugin.molecules.perception import fractions, perceive
+from symdiff_plugin.molecules.picture import write_picture
 
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
 TYPE_SCALE, NUMBER_SCALE = 4.0, 10.0  # EDM divides the features by these (normalize_factors [1, 4, 10])

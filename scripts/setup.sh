@@ -314,7 +314,7 @@ evaluate() {
     if [ -e "$out/metrics.json" ] && [ ! "$out/checkpoint.pt" -nt "$out/metrics.json" ] &&
         [ "$(cat "$out/evaluation_done" 2>/dev/null)" = "$flags" ]; then
         say "$out is evaluated already"
-        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.report import table
+        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.evaluation import table
 print(table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
         return
     fi

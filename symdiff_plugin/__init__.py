@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from symdiff_plugin.dynamics import DiTDynamics, SymDiffDynamics, build_dynamics
+    from symdiff_plugin.model.dynamics import DiTDynamics, SymDiffDynamics, build_dynamics
     from symdiff_plugin.presets import PRESETS
 
 __version__ = "0.1.0"
@@ -18,9 +18,9 @@ __all__ = ["PRESETS", "DiTDynamics", "SymDiffDynamics", "build_dynamics"]
 
 _HOME = {
     "PRESETS": "symdiff_plugin.presets",
-    "build_dynamics": "symdiff_plugin.dynamics",
-    "DiTDynamics": "symdiff_plugin.dynamics",
-    "SymDiffDynamics": "symdiff_plugin.dynamics",
+    "build_dynamics": "symdiff_plugin.model.dynamics",
+    "DiTDynamics": "symdiff_plugin.model.dynamics",
+    "SymDiffDynamics": "symdiff_plugin.model.dynamics",
 }
 
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from symdiff_plugin import args_pickle, flag_table
-from symdiff_plugin.args_pickle import ArgumentsError
-from symdiff_plugin.arguments import architecture_overrides, default_datadir
-from symdiff_plugin.flag_table import EDM_MODELS
+from symdiff_plugin.common.weights import finite, mismatch
 from symdiff_plugin.presets import PRESETS, Architecture, get_architecture
-from symdiff_plugin.run_config import CONFIG, read_config
-from symdiff_plugin.weights import finite, mismatch
+from symdiff_plugin.training import args_pickle, flag_table
+from symdiff_plugin.training.args_pickle import ArgumentsError
+from symdiff_plugin.training.arguments import architecture_overrides, default_datadir
+from symdiff_plugin.training.flag_table import EDM_MODELS
+from symdiff_plugin.training.run_config import CONFIG, read_config
 
 if TYPE_CHECKING:
-    from symdiff_plugin.dynamics import DiTDynamics
+    from symdiff_plugin.model.dynamics import DiTDynamics
 
 PREFIX = "dynamics."
 # The release's names and ours. The longest prefix decides.

@@ -1,6 +1,6 @@
 """What the patches of EDM call: each name here stands in a line of ``patches/``, the work is done elsewhere.
 
-``wandb`` (EDM imports it from here) is :data:`symdiff_plugin.tracking.tracker`.
+``wandb`` (EDM imports it from here) is :data:`symdiff_plugin.training.tracker.tracker`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import nn
 
-from symdiff_plugin import eval_scripts
-from symdiff_plugin.arguments import architecture_overrides, is_plugin_model, parse_args
-from symdiff_plugin.checkpoint import TrainingState, save_atomically
-from symdiff_plugin.checks import checking, zeros_if_nan
+from symdiff_plugin.common.progress import progress
 from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
-from symdiff_plugin.ema import update_average
-from symdiff_plugin.eval_scripts import parse as parse_evaluation
-from symdiff_plugin.init_from import InitError, freeze, initialise
-from symdiff_plugin.novelty import training_smiles
-from symdiff_plugin.optim import clip_gradients
-from symdiff_plugin.optim import get_optim as plain_optim
-from symdiff_plugin.padded_size import attach as attach_sizes
-from symdiff_plugin.padded_size import begin_step, padded_size
-from symdiff_plugin.precision import tell_if_slower
-from symdiff_plugin.progress import progress
-from symdiff_plugin.run import Run
-from symdiff_plugin.sizes import LogProbabilities, commonest, histogram
-from symdiff_plugin.tracking import tracker as wandb
-from symdiff_plugin.transfer import read, to_device
-from symdiff_plugin.workers import DataLoader
+from symdiff_plugin.packed.precision import tell_if_slower
+from symdiff_plugin.training import eval_scripts
+from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
+from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
+from symdiff_plugin.training.debug_checks import checking, zeros_if_nan
+from symdiff_plugin.training.ema import update_average
+from symdiff_plugin.training.eval_scripts import parse as parse_evaluation
+from symdiff_plugin.training.host_reads import read, to_device
+from symdiff_plugin.training.init_from import InitError, freeze, initialise
+from symdiff_plugin.training.novelty import training_smiles
+from symdiff_plugin.training.optim import clip_gradients
+from symdiff_plugin.training.optim import get_optim as plain_optim
+from symdiff_plugin.training.run import Run
+from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, histogram
+from symdiff_plugin.training.size_independent_loss import attach as attach_sizes
+from symdiff_plugin.training.size_independent_loss import begin_step, padded_size
+from symdiff_plugin.training.tracker import tracker as wandb
+from symdiff_plugin.training.workers import DataLoader
 
 __all__ = [
     "DataLoader",
@@ -96,7 +96,7 @@ def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
     """
     if not is_plugin_model(args):
         return None
-    from symdiff_plugin.dynamics import build_dynamics as build
+    from symdiff_plugin.model.dynamics import build_dynamics as build
 
     dynamics = build(args.model, in_node_nf, args.context_node_nf, **architecture_overrides(args))
     on = "cuda" if getattr(args, "cuda", False) else "cpu"
@@ -195,7 +195,7 @@ def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
         import utils  # EDM's
 
         return utils.random_rotation(x)
-    from symdiff_plugin.groups import sample_haar
+    from symdiff_plugin.model.groups import sample_haar
 
     return x @ sample_haar(x.size(0), device=x.device, dtype=x.dtype).transpose(1, 2)
 
@@ -302,7 +302,7 @@ def start_run(
 
 
 def is_tested(epoch: int) -> bool:
-    """Whether ``epoch`` ends with a test; see :meth:`symdiff_plugin.run.Run.is_tested`."""
+    """Whether ``epoch`` ends with a test; see :meth:`symdiff_plugin.training.run.Run.is_tested`."""
     assert _run is not None, "start_run comes first"
     return _run.is_tested(epoch)
 
@@ -333,6 +333,6 @@ def end_epoch(
     best_nll_val: float,
     best_nll_test: float,
 ) -> None:
-    """Write the history and, where it is due, the checkpoint; see :meth:`symdiff_plugin.run.Run.end_epoch`."""
+    """Write the history and, where it is due, the checkpoint; see :meth:`symdiff_plugin.training.run.Run.end_epoch`."""
     assert _run is not None, "start_run comes first"
     _run.end_epoch(epoch, TrainingState(model, model_ema, optim, queue, (best_nll_val, best_nll_test)))

@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from symdiff_plugin.argument_types import Kind, choice, real, whole
+from symdiff_plugin.common.kinds import Kind, choice, real, whole
 
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")

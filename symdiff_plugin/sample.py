@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symdiff_plugin.argument_types import DEVICE, SAMPLES, SEED, whole, word_or
-from symdiff_plugin.command_line import OneLineParser, refuse
+from symdiff_plugin.common.command_line import OneLineParser, refuse
+from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.presets import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from symdiff_plugin.evaluate.molecules import Molecule
-    from symdiff_plugin.evaluate.perception import Perceived
+    from symdiff_plugin.molecules.molecule import Molecule
+    from symdiff_plugin.molecules.perception import Perceived
     from symdiff_plugin.pretrained import Pretrained
 
 PICTURED = 20
@@ -56,8 +56,8 @@ def sample_pretrained(model: Pretrained, n_samples: int, batch_size: int, seed: 
     """
     import torch
 
+    from symdiff_plugin.common.progress import counting
     from symdiff_plugin.evaluate.by_size import in_batches
-    from symdiff_plugin.progress import counting
 
     start = time.monotonic()
     torch.manual_seed(seed)
@@ -74,9 +74,9 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
     import numpy as np
     import torch
 
-    from symdiff_plugin.diffusion import padded_mask, sample
-    from symdiff_plugin.evaluate.molecules import from_padded
-    from symdiff_plugin.watched import Watched
+    from symdiff_plugin.molecules.molecule import from_padded
+    from symdiff_plugin.process.diffusion import padded_mask, sample
+    from symdiff_plugin.process.divergence import Watched
 
     part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
     calls = itertools.count()
@@ -96,15 +96,15 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
 
 
 def choose_batch_size(model: Pretrained) -> int:
-    """As many as memory and speed suggest; see :mod:`symdiff_plugin.evaluate.batches`. Draws random numbers.
+    """As many as memory and speed suggest; see :mod:`symdiff_plugin.evaluate.batch_size`. Draws random numbers.
 
     Raises:
         EvaluationError: memory cannot be measured on the model's device.
     """
     import torch
 
-    from symdiff_plugin.diffusion import centred_noise
-    from symdiff_plugin.evaluate.batches import fitting
+    from symdiff_plugin.evaluate.batch_size import fitting
+    from symdiff_plugin.process.diffusion import centred_noise
 
     @torch.no_grad()
     def denoise(n_molecules: int) -> None:
@@ -117,7 +117,7 @@ def choose_batch_size(model: Pretrained) -> int:
 
 def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived], settings: dict[str, Any]) -> dict:
     """What ``summary.json`` holds: the settings and the fractions, with the rule that they are by."""
-    from symdiff_plugin.evaluate.perception import RULE, fractions
+    from symdiff_plugin.molecules.perception import RULE, fractions
 
     return {
         "note": "without EDM: these fractions do not compare with EDM's validity and stability",
@@ -141,10 +141,10 @@ def write(
     Raises:
         OSError: something cannot be written; what was there before is untouched.
     """
-    from symdiff_plugin.evaluate.molecules import write_xyz
-    from symdiff_plugin.evaluate.perception import write_sdf
-    from symdiff_plugin.evaluate.picture import write_picture
-    from symdiff_plugin.files import write_json
+    from symdiff_plugin.common.files import write_json
+    from symdiff_plugin.molecules.molecule import write_xyz
+    from symdiff_plugin.molecules.perception import write_sdf
+    from symdiff_plugin.molecules.picture import write_picture
 
     best = sorted(range(len(molecules)), key=lambda i: (_ORDER.index(perceived[i].words), perceived[i].pieces))
     best = best[:PICTURED]
@@ -216,13 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.common.progress import progress
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.perception import perceive
-    from symdiff_plugin.evaluate.run import EvaluationError, usable_device
-    from symdiff_plugin.precision import tell_if_slower
+    from symdiff_plugin.evaluate.trained_run import EvaluationError, usable_device
+    from symdiff_plugin.molecules.perception import perceive
+    from symdiff_plugin.packed.precision import tell_if_slower
     from symdiff_plugin.pretrained import PretrainedError, load
     from symdiff_plugin.pretrained.export import from_run
-    from symdiff_plugin.progress import progress
 
     try:
         device = usable_device(options.device)

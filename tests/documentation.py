@@ -269,7 +269,9 @@ def stopping_at_parsing(parsers: list[argparse.ArgumentParser] | None = None) ->
     EDM's scripts have theirs read by our ``hooks.parse_args``, which looks at the values, too. Whatever other
     commands would have made (trained weights, all of QM9) counts as there.
     """
-    from symdiff_plugin import arguments, dynamics, hooks, init_from
+    from symdiff_plugin import hooks
+    from symdiff_plugin.model import dynamics
+    from symdiff_plugin.training import arguments, init_from
 
     network, parser = dynamics.SymDiffDynamics, argparse.ArgumentParser
     within = []

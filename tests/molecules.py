@@ -18,7 +18,7 @@ def qm9_batch(
     """A batch (t, xh, node_mask) of ``count`` molecules of 3 to 29 atoms: positions, one-hot types, charges.
 
     The molecules stand in a shuffled order, always the same for one ``count``: in order of size, which is the order in
-    which :class:`symdiff_plugin.atoms.AtomLayout` packs them, nothing would tell when molecules are mixed up.
+    which :class:`symdiff_plugin.packed.atoms.AtomLayout` packs them, nothing would tell when molecules are mixed up.
 
     Values are scaled as in EDM's runs ([1, 4, 10]), with ``noise`` added, centred and masked, so that no coordinate
     is special.

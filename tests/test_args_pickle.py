@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symdiff_plugin.args_pickle import ArgumentsError, read
+from symdiff_plugin.training.args_pickle import ArgumentsError, read
 
 PLAIN = {"lr": 1e-4, "model": "egnn_dynamics", "conditioning": [], "normalize_factors": [1, 4, 10], "resume": None,
          "cuda": True, "nested": {"a": (1, 2)}}  # fmt: skip

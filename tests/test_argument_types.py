@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from symdiff_plugin.argument_types import (
+from symdiff_plugin.common.kinds import (
     BOOLEAN,
     FOLDER_NAME,
     SCHEDULE,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from molecules import qm9_batch
 
-from symdiff_plugin.atoms import AtomLayout, LayoutCache, remove_mean
+from symdiff_plugin.packed.atoms import AtomLayout, LayoutCache, remove_mean
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 import torch
 from molecules import qm9_batch
 
-from symdiff_plugin import attention as module
-from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.attention import Attention, attention
+from symdiff_plugin.packed import attention as module
+from symdiff_plugin.packed.atoms import AtomLayout
+from symdiff_plugin.packed.attention import Attention, attention
 
 HEADS, WIDTH = 3, 12
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from symdiff_plugin import hooks, precision, sample
+from symdiff_plugin import hooks, sample
+from symdiff_plugin.packed import precision
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import torch
 from molecules import qm9_batch, randomise
 
 from symdiff_plugin import PRESETS, build_dynamics
-from symdiff_plugin.args_pickle import ArgumentsError
-from symdiff_plugin.arguments import architecture_overrides
+from symdiff_plugin.common.weights import read_state_dict
 from symdiff_plugin.compat import load_release, run_arguments, whole_model
-from symdiff_plugin.weights import read_state_dict
+from symdiff_plugin.training.args_pickle import ArgumentsError
+from symdiff_plugin.training.arguments import architecture_overrides
 
 RUNS = Path(__file__).parent / "data" / "release_run"
 COMPATS = {"symdiff": "release", "symdiff_fix_qr": "release_fix_qr", "dit": "release"}

@@ -9,7 +9,14 @@ import torch
 from molecules import qm9_batch
 from torch import nn
 
-from symdiff_plugin.diffusion import NoiseSchedule, centred_noise, padded_mask, polynomial_gamma, sample, schedule_of
+from symdiff_plugin.process.diffusion import (
+    NoiseSchedule,
+    centred_noise,
+    padded_mask,
+    polynomial_gamma,
+    sample,
+    schedule_of,
+)
 
 
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[torch.Tensor, torch.Tensor]:

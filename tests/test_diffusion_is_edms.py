@@ -12,8 +12,8 @@ from molecules import randomise
 from torch import nn
 
 from symdiff_plugin import build_dynamics
-from symdiff_plugin.diffusion import NoiseSchedule, padded_mask, polynomial_gamma, sample
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.process.diffusion import NoiseSchedule, padded_mask, polynomial_gamma, sample
 
 pytestmark = pytest.mark.edm
 

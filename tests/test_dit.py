@@ -5,8 +5,8 @@ import reference
 import torch
 from molecules import randomise
 
-from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.dit import DiT, TimestepEmbedder
+from symdiff_plugin.model.dit import DiT, TimestepEmbedder
+from symdiff_plugin.packed.atoms import AtomLayout
 
 
 def layout(sizes, length=7):

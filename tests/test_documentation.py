@@ -19,9 +19,9 @@ from own_molecules import molecules, write_sdf
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
 from symdiff_plugin.data.store import save
-from symdiff_plugin.evaluate.report import table
+from symdiff_plugin.evaluate.evaluation import table
 from symdiff_plugin.presets import PRESETS
-from symdiff_plugin.report.runs import read_runs
+from symdiff_plugin.report.folders import read_runs
 from symdiff_plugin.report.tables import build_tables
 
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS if name != GENERATED}
@@ -154,7 +154,7 @@ def test_what_is_called_for_real_is_called(place: Place) -> None:
         ("python -m symdiff_plugin.evaluete outputs/symdiff", "evaluete"),
         ("python -m symdiff_plugin.data.geom own mine.sdf --names mine", "exit status 2"),
         ("python -m symdiff_plugin.report nowhere", "exit status 2"),
-        ("python -m symdiff_plugin.paper", "reads no command line"),
+        ("python -m symdiff_plugin.report.paper", "reads no command line"),
         ('pip install -e ".[reports]"', "no such extra"),
         ("pip install -c constraint.txt -e .", "constraint.txt"),
         ("docs/cpu_study/train.sh symdif", "unknown name symdif"),

@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
-from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.dit import DiTBlock
-from symdiff_plugin.dynamics import DiTDynamics, _times
+from symdiff_plugin.model.dit import DiTBlock
+from symdiff_plugin.model.dynamics import DiTDynamics, _times
+from symdiff_plugin.packed.atoms import AtomLayout
 from symdiff_plugin.presets import get_architecture
 
 SIZES = {"depth": 2, "enc_depth": 2}
@@ -296,7 +296,7 @@ def test_meta_device_runs_forward_and_backward(name):
 
 
 def test_masks_are_laid_out_once_a_sampling_run(monkeypatch):
-    import symdiff_plugin.atoms as atoms
+    import symdiff_plugin.packed.atoms as atoms
 
     model, t, xh, mask, _ = model_and_batch()
     made = []

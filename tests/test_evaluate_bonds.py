@@ -7,8 +7,8 @@ import pytest
 from molecules import MOLECULES
 from rdkit import Chem
 
-from symdiff_plugin.evaluate.bonds import bonded_pairs, count_pieces, covalent_radius
-from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.molecules.bonds import bonded_pairs, count_pieces, covalent_radius
+from symdiff_plugin.molecules.molecule import Molecule
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 

@@ -10,7 +10,7 @@ from molecules import MOLECULES
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from symdiff_plugin.evaluate.molecules import Molecule, from_padded, read_xyz, write_xyz
+from symdiff_plugin.molecules.molecule import Molecule, from_padded, read_xyz, write_xyz
 
 
 def real_molecules() -> list[Molecule]:

@@ -9,9 +9,9 @@ from molecules import MOLECULES
 from scipy.ndimage import label
 from scipy.spatial.distance import pdist
 
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.picture import ball_radius, draw_molecule, view, write_picture
-from symdiff_plugin.evaluate.raycast import Canvas
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.picture import ball_radius, draw_molecule, view, write_picture
+from symdiff_plugin.molecules.raycast import Canvas
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 RED, GREY = np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.5, 0.5])

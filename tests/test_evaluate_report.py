@@ -16,12 +16,12 @@ from molecules import MOLECULES, qm9_batch, randomise
 from torch import nn
 
 from symdiff_plugin import build_dynamics
-from symdiff_plugin.evaluate import report
+from symdiff_plugin.common.files import write_json
+from symdiff_plugin.evaluate import evaluation as report
 from symdiff_plugin.evaluate.metrics import Verdict, summarise
-from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
-from symdiff_plugin.evaluate.runs import summary
+from symdiff_plugin.evaluate.repetitions import summary
 from symdiff_plugin.evaluate.sampling import Watched, watched
-from symdiff_plugin.files import write_json
+from symdiff_plugin.molecules.molecule import Molecule, read_xyz
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(("C", "H", "H"), np.full((3, 3), np.nan))

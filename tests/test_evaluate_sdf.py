@@ -9,10 +9,10 @@ import pytest
 from molecules import MOLECULES
 from rdkit import Chem
 
-from symdiff_plugin.evaluate.bonds import bonded_pairs
 from symdiff_plugin.evaluate.metrics import Verdict
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.sdf import write_sdf
+from symdiff_plugin.molecules.bonds import bonded_pairs
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.sdf import write_sdf
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from symdiff_plugin.groups import gram_schmidt, sample_haar
+from symdiff_plugin.model.groups import gram_schmidt, sample_haar
 
 EYE = torch.eye(3, dtype=torch.float64)
 

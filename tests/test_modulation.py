@@ -2,9 +2,9 @@ import pytest
 import torch
 from molecules import qm9_batch
 
-from symdiff_plugin import slices
-from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.modulation import gated_sum, modulated_norm
+from symdiff_plugin.packed import row_slices as slices
+from symdiff_plugin.packed.atoms import AtomLayout
+from symdiff_plugin.packed.modulation import gated_sum, modulated_norm
 
 
 @pytest.fixture

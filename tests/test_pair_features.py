@@ -4,10 +4,11 @@ import torch
 from molecules import qm9_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symdiff_plugin import pair_features, slices
-from symdiff_plugin.atoms import AtomLayout
-from symdiff_plugin.groups import sample_haar
-from symdiff_plugin.pair_features import GaussianPairEmbedding
+from symdiff_plugin.model import pair_features
+from symdiff_plugin.model.groups import sample_haar
+from symdiff_plugin.model.pair_features import GaussianPairEmbedding
+from symdiff_plugin.packed import row_slices as slices
+from symdiff_plugin.packed.atoms import AtomLayout
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from molecules import MOLECULES
 from rdkit import Chem
 
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.perception import canonical_smiles, fractions, perceive, write_sdf
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive, write_sdf
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)

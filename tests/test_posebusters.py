@@ -13,9 +13,9 @@ from rdkit.Chem import AllChem
 
 from symdiff_plugin.data.schema import ResourceError
 from symdiff_plugin.evaluate.__main__ import main
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.perception import perceive
 from symdiff_plugin.evaluate.posebusters import Checks, bust, lines, posebusters_version
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.perception import perceive
 
 GEOMETRY = ("bond_lengths", "bond_angles", "internal_steric_clash")
 

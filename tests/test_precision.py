@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from symdiff_plugin.precision import autocast, compute_dtype
+from symdiff_plugin.packed.precision import autocast, compute_dtype
 
 SINGLE, HALF, DOUBLE = torch.float32, torch.bfloat16, torch.float64
 

@@ -18,7 +18,7 @@ from molecules import randomise
 from rdkit import Chem
 
 from symdiff_plugin import build_dynamics, pretrained, sample
-from symdiff_plugin.evaluate.molecules import read_xyz
+from symdiff_plugin.molecules.molecule import read_xyz
 from symdiff_plugin.pretrained import PretrainedError, load
 from symdiff_plugin.pretrained.export import store
 from symdiff_plugin.sample import sample_pretrained

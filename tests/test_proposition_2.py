@@ -20,7 +20,7 @@ from molecules import qm9_batch, randomise
 from torch import Tensor
 
 from symdiff_plugin import build_dynamics, hooks
-from symdiff_plugin.atoms import remove_mean
+from symdiff_plugin.packed.atoms import remove_mean
 
 MOLECULES, DRAWS = 6, 1500
 # The time hardly moves the input, so that the draws of t do not average the network's sense of direction away.

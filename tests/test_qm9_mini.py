@@ -10,14 +10,14 @@ from molecules import qm9_batch
 from torch import Tensor
 
 from symdiff_plugin import build_dynamics
-from symdiff_plugin.atoms import remove_mean
-from symdiff_plugin.diffusion import centred_noise, schedule_of
-from symdiff_plugin.dynamics import DiTDynamics
-from symdiff_plugin.evaluate.perception import fractions, perceive
-from symdiff_plugin.groups import sample_haar
+from symdiff_plugin.model.dynamics import DiTDynamics
+from symdiff_plugin.model.groups import sample_haar
+from symdiff_plugin.model.symmetrisation import act
+from symdiff_plugin.molecules.perception import fractions, perceive
+from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.pretrained import Pretrained, load
+from symdiff_plugin.process.diffusion import centred_noise, schedule_of
 from symdiff_plugin.sample import sample_pretrained
-from symdiff_plugin.symmetrisation import act
 
 NAME = "qm9-mini"
 SHORT = schedule_of("polynomial_2", 50, 1e-5)  # instead of 1,000 steps

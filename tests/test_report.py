@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from symdiff_plugin import paper
 from symdiff_plugin.edm import EdmError
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
 from symdiff_plugin.report import counted as counting
+from symdiff_plugin.report import paper
 from symdiff_plugin.report import tables as tables_module
 from symdiff_plugin.report.__main__ import main
 from symdiff_plugin.report.counted import counted
+from symdiff_plugin.report.folders import ReportError, read_run, read_runs
 from symdiff_plugin.report.reference import count, total_variation
 from symdiff_plugin.report.render import escape_latex, to_latex, to_markdown
-from symdiff_plugin.report.runs import ReportError, read_run, read_runs
 from symdiff_plugin.report.tables import BOTH, UNIQUENESS, VALIDITY, build_tables
 
 STUDY = Path(__file__).parent.parent / "docs" / "cpu_study" / "runs"

@@ -14,7 +14,7 @@ import pytest
 from test_report import write_run
 
 from symdiff_plugin.report import write as writing
-from symdiff_plugin.report.runs import read_runs
+from symdiff_plugin.report.folders import read_runs
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from symdiff_plugin import slices
-from symdiff_plugin.slices import row_slices
+from symdiff_plugin.packed import row_slices as slices
+from symdiff_plugin.packed.row_slices import row_slices
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 

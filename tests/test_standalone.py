@@ -18,8 +18,8 @@ from torch import nn
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
 from symdiff_plugin.data.store import save
-from symdiff_plugin.evaluate.molecules import Molecule, read_xyz
-from symdiff_plugin.evaluate.perception import canonical_smiles
+from symdiff_plugin.molecules.molecule import Molecule, read_xyz
+from symdiff_plugin.molecules.perception import canonical_smiles
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "standalone_qm9.py"
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]

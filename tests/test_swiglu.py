@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from symdiff_plugin import slices
-from symdiff_plugin.swiglu import SwiGLU, gated
+from symdiff_plugin.packed import row_slices as slices
+from symdiff_plugin.packed.swiglu import SwiGLU, gated
 
 
 @pytest.mark.parametrize(("elements", "compiling"), [(1, False), (40, False), (1 << 16, False), (1 << 16, True)])

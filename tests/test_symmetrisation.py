@@ -6,8 +6,8 @@ from molecules import qm9_batch, randomise
 from torch import Tensor
 
 from symdiff_plugin import build_dynamics
-from symdiff_plugin.groups import sample_haar
-from symdiff_plugin.symmetrisation import LearnedRotation, act, act_inverse, compose, symmetrise
+from symdiff_plugin.model.groups import sample_haar
+from symdiff_plugin.model.symmetrisation import LearnedRotation, act, act_inverse, compose, symmetrise
 
 SIZES = {"hidden_size": 32, "depth": 2, "xh_hidden_size": 16, "K": 16, "enc_hidden_size": 16, "enc_depth": 1}
 DRAWS, CHUNK = 24_000, 2_000
@@ -140,7 +140,7 @@ def test_moments_catch_the_releases_composition(one_molecule):
 
 def test_moments_catch_a_haar_measure_without_reflections(one_molecule, monkeypatch):
     """Another negative control: with rotations alone the model is equivariant under SO(3), not O(3)."""
-    import symdiff_plugin.dynamics as dynamics
+    import symdiff_plugin.model.dynamics as dynamics
 
     def rotations(*args, **kwargs):
         R = sample_haar(*args, **kwargs)

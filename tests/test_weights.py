@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from symdiff_plugin import hooks
-from symdiff_plugin.dynamics import build_dynamics
-from symdiff_plugin.weights import finite, read_state_dict
+from symdiff_plugin.common.weights import finite, read_state_dict
+from symdiff_plugin.model.dynamics import build_dynamics
 
 ODD = [float("nan"), float("inf"), -float("inf")]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from symdiff_plugin import dynamics
+from symdiff_plugin.model import dynamics
 
 _Psi = dynamics.GaussianPairEmbedding
 

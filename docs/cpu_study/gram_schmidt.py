@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from symdiff_plugin.groups import gram_schmidt
+from symdiff_plugin.model.groups import gram_schmidt
 
 BATCH = 64  # of a training step: each takes one call for f and one for R0
 ROUNDS, CALLS = 15, 100

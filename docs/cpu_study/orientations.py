@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symdiff_plugin.atoms import remove_mean
+from symdiff_plugin.common.progress import progress
 from symdiff_plugin.data.schema import CHARGES
-from symdiff_plugin.diffusion import centred_noise
-from symdiff_plugin.groups import sample_haar
+from symdiff_plugin.model.groups import sample_haar
+from symdiff_plugin.model.symmetrisation import act
+from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.pretrained import Pretrained, load
 from symdiff_plugin.pretrained.export import export
-from symdiff_plugin.progress import progress
-from symdiff_plugin.symmetrisation import act
+from symdiff_plugin.process.diffusion import centred_noise
 
 
 def read(path: Path) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from symdiff_plugin.argument_types import DEVICE, SEED, whole
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.kinds import DEVICE, SEED, whole
 
 PROGRAM = "python -m symdiff_plugin.benchmark"
 WORKLOAD_NAMES = ("qm9_train", "qm9_call", "geom_train", "geom_call")
 
 
 def _parser() -> argparse.ArgumentParser:
-    from symdiff_plugin.arguments import default_datadir
+    from symdiff_plugin.training.arguments import default_datadir
 
     parser = OneLineParser(
         prog=PROGRAM, allow_abbrev=False,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from symdiff_plugin.benchmark.contenders import Contender
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.run import usable_device
+    from symdiff_plugin.evaluate.trained_run import usable_device
 
     try:
         contenders = [Contender.parse(text) for text in options.models]
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, contenders: list, device, command: str) -> 
     from symdiff_plugin.benchmark.scaling import scaling
     from symdiff_plugin.benchmark.table import as_json, markdown
     from symdiff_plugin.benchmark.workloads import WORKLOADS
-    from symdiff_plugin.files import replacing, write_json
+    from symdiff_plugin.common.files import replacing, write_json
 
     options.out.mkdir(parents=True, exist_ok=True)
     precisions = sorted({contender.precision for contender in contenders})

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from symdiff_plugin.argument_types import whole
-from symdiff_plugin.command_line import OneLineParser
-from symdiff_plugin.files import replacing
-from symdiff_plugin.history import TRAIN_LOSS, read_rows
+from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.files import replacing
+from symdiff_plugin.common.kinds import whole
+from symdiff_plugin.training.history import TRAIN_LOSS, read_rows
 
 PROGRAM = "python -m symdiff_plugin.benchmark.curves"
 

@@ -17,7 +17,7 @@ from symdiff_plugin.benchmark.floor import flops, optimiser_bytes, seconds
 from symdiff_plugin.benchmark.memory import peak_memory
 from symdiff_plugin.benchmark.synchronisations import count_synchronisations
 from symdiff_plugin.benchmark.workloads import Step, Workload, molecules, prepare
-from symdiff_plugin.progress import progress
+from symdiff_plugin.common.progress import progress
 
 # A round runs the work of a contender again until this many seconds are full, and takes the median.
 SECONDS_A_ROUND = 2.0

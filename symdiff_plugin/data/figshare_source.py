@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.integrity import INDEX_HASH, index_hash
 from symdiff_plugin.data.schema import N_GDB9, DataError, ResourceError
 from symdiff_plugin.data.splits import Molecule, make_molecule
-from symdiff_plugin.progress import bar
 
 ARCHIVE_NAME = "dsgdb9nsd.xyz.tar.bz2"
 UNCHARACTERIZED_NAME = "uncharacterized.txt"

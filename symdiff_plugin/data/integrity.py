@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from symdiff_plugin.common.files import replacing
+from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.schema import SPLITS, ResourceError, split_path
-from symdiff_plugin.files import replacing
-from symdiff_plugin.progress import bar
 
 # Of the arrays that EDM's own preparation made from all molecules of qm9pack, written in the archive's format.
 SPLIT_HASHES = {

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from symdiff_plugin.argument_types import SEED
-from symdiff_plugin.command_line import OneLineParser
+from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.kinds import SEED
 from symdiff_plugin.data.figshare_source import (
     ARCHIVE_NAME,
     UNCHARACTERIZED_NAME,

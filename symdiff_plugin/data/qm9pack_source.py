@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.schema import CHARGES, N_MOLECULES, DataError, ResourceError
 from symdiff_plugin.data.splits import Molecule, make_molecule
-from symdiff_plugin.progress import bar
 
 # The columns of PROPERTIES, in that order ("Enthalphy" is qm9pack's spelling).
 PROPERTY_COLUMNS = (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.run import EvaluationError
+from symdiff_plugin.evaluate.trained_run import EvaluationError
+from symdiff_plugin.molecules.molecule import Molecule
 
 
 def in_batches(

@@ -19,7 +19,7 @@ from symdiff_plugin.data.geom.loading import Loader, dataloaders
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory, import_edm
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
-from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.molecules.molecule import Molecule
 
 HASHED = 4096  # conformers, evenly taken, whose atoms go into the fingerprint
 

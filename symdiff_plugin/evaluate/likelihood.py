@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from symdiff_plugin.common.progress import progress
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.importance_bound import importance_weighted_nll
-from symdiff_plugin.evaluate.run import EvaluationError, TrainedRun
-from symdiff_plugin.progress import progress
+from symdiff_plugin.evaluate.trained_run import EvaluationError, TrainedRun
+from symdiff_plugin.process.importance_bound import importance_weighted_nll
 
 PARTITIONS = {"test": "Test", "val": "Validation"}
 
@@ -26,7 +26,7 @@ def negative_log_likelihood(
     """EDM's NLL of a partition, in nats a molecule: one draw of the time and of the noise for each molecule.
 
     For the plugin's models this is the bound of eq. (9), with one draw of R too; with more draws it is the tighter
-    one of :mod:`symdiff_plugin.evaluate.importance_bound`.
+    one of :mod:`symdiff_plugin.process.importance_bound`.
 
     Args:
         run: the run; its random numbers come from torch's global generator.

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from rdkit import rdBase
 
-from symdiff_plugin.evaluate.bonds import count_pieces
+from symdiff_plugin.common.progress import progress
 from symdiff_plugin.evaluate.edm_rules import rules_of
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.progress import progress
+from symdiff_plugin.molecules.bonds import count_pieces
+from symdiff_plugin.molecules.molecule import Molecule
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """PoseBusters' checks of single molecules (Buttenschoen et al. 2024), an optional extra beside EDM's metrics.
 
 PoseBusters needs bonds and their orders, which EDM's rule does not give for GEOM-Drugs. They are perceived by RDKit
-from the coordinates (:mod:`symdiff_plugin.evaluate.perception`); a molecule in pieces, not finite, or for which no
+from the coordinates (:mod:`symdiff_plugin.molecules.perception`); a molecule in pieces, not finite, or for which no
 neutral assignment is found fails every check.
 
 The slow check is the internal energy, against 50 conformers that RDKit makes of every molecule: seconds for a drug.
@@ -21,10 +21,10 @@ from typing import Any
 
 from rdkit.Chem import Mol
 
+from symdiff_plugin.common.progress import progress
 from symdiff_plugin.data.schema import ResourceError
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.perception import RULE, perceive
-from symdiff_plugin.progress import progress
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.perception import RULE, perceive
 
 INSTALL = "pip install 'symdiff-plugin[posebusters]', or pip install posebusters"
 CONFIG = "mol"

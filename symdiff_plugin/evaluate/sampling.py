@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symdiff_plugin.common.progress import counting
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.by_size import in_batches
-from symdiff_plugin.evaluate.molecules import Molecule, from_padded
-from symdiff_plugin.evaluate.run import TrainedRun
-from symdiff_plugin.progress import counting
-from symdiff_plugin.watched import Watched
+from symdiff_plugin.evaluate.trained_run import TrainedRun
+from symdiff_plugin.molecules.molecule import Molecule, from_padded
+from symdiff_plugin.process.divergence import Watched
 
 
 @contextlib.contextmanager

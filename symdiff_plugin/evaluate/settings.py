@@ -11,7 +11,7 @@ import torch
 
 from symdiff_plugin.data.integrity import content_hash, data_hash
 from symdiff_plugin.evaluate.posebusters import posebusters_version
-from symdiff_plugin.evaluate.run import TrainedRun
+from symdiff_plugin.evaluate.trained_run import TrainedRun
 
 # Of the training's arguments: places and devices, whose content or choice is recorded by itself.
 ELSEWHERE = ("datadir", "data_file", "device", "cuda")

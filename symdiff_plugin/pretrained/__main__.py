@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from symdiff_plugin.command_line import OneLineParser, refuse
+from symdiff_plugin.common.command_line import OneLineParser, refuse
 
 
 def _parser() -> OneLineParser:
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
 
-    from symdiff_plugin.checkpoint import FILE_NAME
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.run import EvaluationError
+    from symdiff_plugin.evaluate.trained_run import EvaluationError
     from symdiff_plugin.pretrained import FOLDER, PretrainedError, available, load
     from symdiff_plugin.pretrained.export import WEIGHTS, export
+    from symdiff_plugin.training.checkpoint import FILE_NAME
 
     try:
         if options.command == "list":

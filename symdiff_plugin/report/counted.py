@@ -29,8 +29,8 @@ def counted(key: str, dataset: str) -> dict[str, float]:
     """
     # On the meta device tensors have shapes but no memory, and nothing is drawn.
     if key in PRESETS:
-        from symdiff_plugin.dynamics import build_dynamics
-        from symdiff_plugin.run import count_parameters
+        from symdiff_plugin.model.dynamics import build_dynamics
+        from symdiff_plugin.training.run import count_parameters
 
         with torch.device("meta"):
             numbers = count_parameters(build_dynamics(key, IN_NODE_NF[dataset]))

@@ -15,10 +15,10 @@ from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.data.geom.conformers import Conformers
 from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.edm import EdmError, import_edm
-from symdiff_plugin.evaluate.bonds import bonded_pairs
 from symdiff_plugin.evaluate.geom_data import read_molecules
-from symdiff_plugin.evaluate.molecules import Molecule, from_qm9
-from symdiff_plugin.report.runs import ReportError
+from symdiff_plugin.molecules.bonds import bonded_pairs
+from symdiff_plugin.molecules.molecule import Molecule, from_qm9
+from symdiff_plugin.report.folders import ReportError
 
 
 @dataclass

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from symdiff_plugin import paper
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
+from symdiff_plugin.report import paper
 from symdiff_plugin.report.counted import counted
-from symdiff_plugin.report.runs import Run, is_number
+from symdiff_plugin.report.folders import Run, is_number
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
     Parameters and sizes of models that were not run are counted (:func:`symdiff_plugin.report.counted.counted`).
 
     Args:
-        runs: from :func:`symdiff_plugin.report.runs.read_runs`.
+        runs: from :func:`symdiff_plugin.report.folders.read_runs`.
         over_seeds: runs of one row that differ in their seed alone become one line, mean and standard deviation
             (ddof 1) over the runs; without it every run has a line of its own, and a standard deviation is that over
             its evaluation runs.

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from symdiff_plugin.evaluate.bonds import bonded_pairs
-from symdiff_plugin.evaluate.molecules import Molecule
-from symdiff_plugin.evaluate.picture import COLOURS, OTHER, STICK, ball_radius, view
+from symdiff_plugin.molecules.bonds import bonded_pairs
+from symdiff_plugin.molecules.molecule import Molecule
+from symdiff_plugin.molecules.picture import COLOURS, OTHER, STICK, ball_radius, view
+from symdiff_plugin.report.folders import Run
 from symdiff_plugin.report.plots import spread
-from symdiff_plugin.report.runs import Run
 
 SHOWN = 12  # molecules a run
 INSTALL = 'pip install "symdiff-plugin[report]"'

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin import arguments, checkpoint, flag_table
-from symdiff_plugin.arguments import ARCHITECTURE_FIELDS, parse_args
-from symdiff_plugin.checks import checking, enable_checks
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.training import arguments, checkpoint, flag_table
+from symdiff_plugin.training.arguments import ARCHITECTURE_FIELDS, parse_args
+from symdiff_plugin.training.debug_checks import checking, enable_checks
 
 # What is no flag: which checkpoint a run goes on from, what that changed, and which data it is of.
 RECORDED = ("resume_from", "resumed", "data_sha256")

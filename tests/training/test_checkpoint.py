@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from symdiff_plugin import checkpoint
-from symdiff_plugin.checkpoint import CheckpointError, TrainingState
+from symdiff_plugin.training import checkpoint
+from symdiff_plugin.training.checkpoint import CheckpointError, TrainingState
 
 ARGS = Namespace(model="symdiff", lr=0.1, conditioning=["alpha"], resume=None)
 

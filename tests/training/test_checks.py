@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from symdiff_plugin.checks import checking, enable_checks, zeros_if_nan
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.training.debug_checks import checking, enable_checks, zeros_if_nan
 
 
 @pytest.fixture(autouse=True)

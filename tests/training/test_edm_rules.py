@@ -16,7 +16,7 @@ from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate import metrics
 from symdiff_plugin.evaluate.edm_rules import Rules, rules_of
 from symdiff_plugin.evaluate.metrics import judge
-from symdiff_plugin.evaluate.molecules import Molecule
+from symdiff_plugin.molecules.molecule import Molecule
 
 pytestmark = pytest.mark.edm
 

@@ -18,7 +18,7 @@ from runs import Workplace
 
 from symdiff_plugin.edm import PINNED_SHA, Edm
 from symdiff_plugin.edm.git import git
-from symdiff_plugin.history import read_rows
+from symdiff_plugin.training.history import read_rows
 
 pytestmark = pytest.mark.edm
 

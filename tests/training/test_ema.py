@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from symdiff_plugin import ema
-from symdiff_plugin.ema import update_average
+from symdiff_plugin.training import ema
+from symdiff_plugin.training.ema import update_average
 
 BETA = 0.9999
 

@@ -18,9 +18,9 @@ from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
-from symdiff_plugin.evaluate.molecules import read_xyz
-from symdiff_plugin.evaluate.run import load_run
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.evaluate.trained_run import load_run
+from symdiff_plugin.molecules.molecule import read_xyz
 
 pytestmark = pytest.mark.edm
 TENTH = 8  # of the 80 conformers of geom_file

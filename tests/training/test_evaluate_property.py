@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.run import load_run
+from symdiff_plugin.evaluate.trained_run import load_run
 
 pytestmark = pytest.mark.edm
 

@@ -21,9 +21,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from symdiff_plugin.data import load_split
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.evaluate.data_split import evaluate_split
-from symdiff_plugin.evaluate.molecules import read_xyz
-from symdiff_plugin.evaluate.run import load_run
-from symdiff_plugin.evaluate.runs import evaluate_runs
+from symdiff_plugin.evaluate.repetitions import evaluate_runs
+from symdiff_plugin.evaluate.trained_run import load_run
+from symdiff_plugin.molecules.molecule import read_xyz
 
 pytestmark = pytest.mark.edm
 
@@ -123,7 +123,7 @@ def test_killed_in_its_second_run_it_goes_on_to_the_same_results(unbroken, copie
 
 
 def test_an_error_in_the_second_run_keeps_the_first(unbroken, copied, monkeypatch, capsys):
-    from symdiff_plugin.evaluate import runs
+    from symdiff_plugin.evaluate import repetitions as runs
 
     whole = runs.evaluate
     seeds = []

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from symdiff_plugin.diffusion import NoiseSchedule
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.metrics import judge, summarise
-from symdiff_plugin.evaluate.run import load_run
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.pretrained import Pretrained, available, load
 from symdiff_plugin.pretrained.__main__ import main
+from symdiff_plugin.process.diffusion import NoiseSchedule
 from symdiff_plugin.sample import sample_pretrained
 
 pytestmark = pytest.mark.edm

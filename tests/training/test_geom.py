@@ -14,7 +14,7 @@ from geom_conformers import make_molecules, write
 from runs import SHORT, TINY, Workplace, equal
 
 from symdiff_plugin.data.geom.layout import GeomFiles
-from symdiff_plugin.history import read_rows
+from symdiff_plugin.training.history import read_rows
 
 pytestmark = pytest.mark.edm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin.history import History, read_rows
+from symdiff_plugin.training.history import History, read_rows
 
 
 def train(history: History, losses: list[float], val: float | None = None) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from symdiff_plugin import hooks
-from symdiff_plugin.dynamics import SymDiffDynamics
+from symdiff_plugin.model.dynamics import SymDiffDynamics
 
 
 def test_importing_the_hooks_does_nothing_else() -> None:

@@ -17,8 +17,8 @@ from symdiff_plugin import build_dynamics
 from symdiff_plugin.benchmark.memory import peak_memory
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
-from symdiff_plugin.evaluate.importance_bound import importance_weighted_nll, mean_and_gap, step_term
 from symdiff_plugin.pretrained import load
+from symdiff_plugin.process.importance_bound import importance_weighted_nll, mean_and_gap, step_term
 
 pytestmark = pytest.mark.edm
 

@@ -16,7 +16,7 @@ from test_arguments import refused
 from torch import Tensor
 
 from symdiff_plugin import hooks
-from symdiff_plugin.evaluate.run import load_run
+from symdiff_plugin.evaluate.trained_run import load_run
 
 pytestmark = pytest.mark.edm
 

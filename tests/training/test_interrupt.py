@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runs import SHORT, TINY, Workplace
 
-from symdiff_plugin.interrupt import explain_interrupts
+from symdiff_plugin.training.interrupt import explain_interrupts
 
 
 @pytest.mark.edm

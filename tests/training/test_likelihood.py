@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from symdiff_plugin.evaluate import likelihood
 from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
-from symdiff_plugin.evaluate.run import EvaluationError
+from symdiff_plugin.evaluate.trained_run import EvaluationError
 
 pytestmark = pytest.mark.edm
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from symdiff_plugin import novelty
 from symdiff_plugin.data import load_split
 from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.training import novelty
 
 pytestmark = pytest.mark.edm
 

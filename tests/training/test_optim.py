@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from symdiff_plugin import build_dynamics, checkpoint
-from symdiff_plugin import optim as optim_module
-from symdiff_plugin.optim import MAX_SKIPPED, SkippedSteps, clip_gradients, get_optim, skipped_steps
+from symdiff_plugin import build_dynamics
+from symdiff_plugin.training import checkpoint
+from symdiff_plugin.training import optim as optim_module
+from symdiff_plugin.training.optim import MAX_SKIPPED, SkippedSteps, clip_gradients, get_optim, skipped_steps
 
 ARGS = Namespace(
     model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin.arguments import _add_flags, parse_args
-from symdiff_plugin.flag_table import FLAGS, first_sigma
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, command_line
+from symdiff_plugin.training.arguments import _add_flags, parse_args
+from symdiff_plugin.training.flag_table import FLAGS, first_sigma
 
 pytestmark = pytest.mark.edm
 

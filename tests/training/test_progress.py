@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from symdiff_plugin import progress as module
-from symdiff_plugin.progress import counting, progress
+from symdiff_plugin.common import progress as module
+from symdiff_plugin.common.progress import counting, progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])

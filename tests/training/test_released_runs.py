@@ -17,9 +17,9 @@ from runs import Workplace
 
 from symdiff_plugin import sample
 from symdiff_plugin.evaluate import __main__ as evaluate
-from symdiff_plugin.evaluate.molecules import read_xyz
-from symdiff_plugin.evaluate.run import load_run
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.evaluate.trained_run import load_run
+from symdiff_plugin.molecules.molecule import read_xyz
 from symdiff_plugin.pretrained import __main__ as pretrained
 from symdiff_plugin.pretrained import load
 

@@ -13,11 +13,11 @@ import torch
 from runs import SHORT, Workplace
 from test_arguments import parse, refused
 
-from symdiff_plugin import checkpoint, flag_table
 from symdiff_plugin.data import write_slice
-from symdiff_plugin.evaluate.run import read_weights
-from symdiff_plugin.history import read_rows
-from symdiff_plugin.run import Run
+from symdiff_plugin.evaluate.trained_run import read_weights
+from symdiff_plugin.training import checkpoint, flag_table
+from symdiff_plugin.training.history import read_rows
+from symdiff_plugin.training.run import Run
 
 
 @pytest.fixture

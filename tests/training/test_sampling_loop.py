@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.sampling import watched
+from symdiff_plugin.training.debug_checks import enable_checks
 
 pytestmark = pytest.mark.edm
 

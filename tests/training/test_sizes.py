@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.run import load_run
 from symdiff_plugin.evaluate.sampling import sample_molecules
+from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.hooks import usual_size
-from symdiff_plugin.sizes import LogProbabilities, commonest, histogram
+from symdiff_plugin.training.debug_checks import enable_checks
+from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, histogram
 
 HISTOGRAM = {5: 10, 3: 7, 9: 1, 8: 2}
 LOG_P = torch.log(torch.tensor([0.5, 0.35, 0.05, 0.1]))

@@ -17,10 +17,10 @@ from runs import Workplace
 
 from symdiff_plugin import hooks
 from symdiff_plugin.benchmark.synchronisations import count_synchronisations
-from symdiff_plugin.checks import enable_checks
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.run import TrainedRun, load_run
+from symdiff_plugin.evaluate.trained_run import TrainedRun, load_run
 from symdiff_plugin.presets import PRESETS
+from symdiff_plugin.training.debug_checks import enable_checks
 
 X = torch.tensor([1.0, -2.0, 3.0])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin.tracking import Tracker
+from symdiff_plugin.training.tracker import Tracker
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs import SHORT, TINY, Workplace, equal
 
-from symdiff_plugin.history import read_rows
+from symdiff_plugin.training.history import read_rows
 
 pytestmark = pytest.mark.edm
 

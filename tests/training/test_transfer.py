@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from symdiff_plugin.transfer import Arriving, read, to_device
+from symdiff_plugin.training.host_reads import Arriving, read, to_device
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from symdiff_plugin.command_line import OneLineParser, refuse
+from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.data.schema import DataError
 
 PROG = "python -m symdiff_plugin.data.geom"

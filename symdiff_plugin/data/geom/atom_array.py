@@ -7,10 +7,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from symdiff_plugin.common.files import replacing
 from symdiff_plugin.data.geom.dataset_info import Statistics, write
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
 from symdiff_plugin.data.geom.npy import header
-from symdiff_plugin.files import replacing
 
 
 class GrowingArray:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
 from symdiff_plugin.data.plausible import FARTHEST
 from symdiff_plugin.data.schema import DataError
-from symdiff_plugin.progress import bar
 
 _ROWS_AT_ONCE = 1 << 20  # 40 MiB of atoms
 _SAMPLED = 1000  # conformers whose ids are held against the file of atoms counts

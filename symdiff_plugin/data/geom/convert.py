@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from symdiff_plugin.argument_types import whole
+from symdiff_plugin.common.kinds import whole
+from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.geom.archive import ARCHIVE_NAME, Archive
 from symdiff_plugin.data.geom.ensemble import lowest
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.geom.partial import Partial
 from symdiff_plugin.data.schema import DataError, ResourceError
-from symdiff_plugin.progress import bar
 
 SAVE_BYTES = 256 * 2**20  # of the archive, between two notes of where we are: seconds of work
 

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from symdiff_plugin.common.files import replacing
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.schema import DataError
-from symdiff_plugin.files import replacing
 
 # Atomic number: symbol and colour, EDM's in every picture of GEOM-Drugs (matplotlib's names).
 ELEMENTS = {

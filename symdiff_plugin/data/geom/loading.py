@@ -25,7 +25,7 @@ from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.geom.split import split
 from symdiff_plugin.data.schema import DataError
-from symdiff_plugin.workers import DataLoader
+from symdiff_plugin.training.workers import DataLoader
 
 
 class GeomDataset(Dataset[dict[str, Tensor]]):

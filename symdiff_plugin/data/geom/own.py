@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from symdiff_plugin.common.progress import counting
 from symdiff_plugin.data.geom.atom_array import DataSetWriter
 from symdiff_plugin.data.geom.geometry import Conformer, Rejected
 from symdiff_plugin.data.geom.layout import GeomFiles
@@ -32,7 +33,6 @@ from symdiff_plugin.data.geom.sdf_records import read_sdf
 from symdiff_plugin.data.geom.text_source import XYZ, TextSource, find, kind_of
 from symdiff_plugin.data.geom.xyz_frames import read_xyz
 from symdiff_plugin.data.schema import DataError, ResourceError
-from symdiff_plugin.progress import counting
 
 # What tells molecules apart. All but SMILES have a prefix, so that no line is mistaken for a SMILES.
 LABELS: dict[str, Callable[[Conformer], str | None]] = {

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from symdiff_plugin.common.files import write_json
 from symdiff_plugin.data.geom.archive import Place
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
 from symdiff_plugin.data.geom.npy import header
 from symdiff_plugin.data.schema import DataError
-from symdiff_plugin.files import write_json
 
 FORMAT = 1
 BUFFER_BYTES = 2**18

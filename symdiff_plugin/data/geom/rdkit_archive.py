@@ -20,12 +20,12 @@ import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import AllChem, Descriptors
 
-from symdiff_plugin.argument_types import whole
+from symdiff_plugin.common.files import replacing
+from symdiff_plugin.common.kinds import whole
+from symdiff_plugin.common.progress import counting
 from symdiff_plugin.data.geom import dataset_info
 from symdiff_plugin.data.geom.archive import ARCHIVE_NAME
 from symdiff_plugin.data.schema import DataError, ResourceError
-from symdiff_plugin.files import replacing
-from symdiff_plugin.progress import counting
 
 ELEMENTS = frozenset(dataset_info.ELEMENTS)
 SMALLEST, LARGEST = 20, 120  # atoms, hydrogens included

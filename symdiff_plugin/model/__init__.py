@@ -1,0 +1,1 @@
+"""The paper: symmetrisation, its networks, and EDM's contract around them."""

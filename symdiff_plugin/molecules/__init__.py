@@ -1,0 +1,1 @@
+"""A molecule: its files, its bonds, its picture."""

@@ -1,0 +1,48 @@
+"""Diverged molecules: noted, and kept from spoiling the batch they are in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Beyond this a float32 sampler overflows within some steps, and no molecule is meant.
+DIVERGED = 1e8
+
+
+class Watched(nn.Module):
+    """A dynamics whose diverged molecules are noted and silenced: the noise predicted for them is zero.
+
+    One molecule with NaN would fail EDM's assertion that positions are centred (``--debug_checks``) for its whole
+    batch.
+
+    Args:
+        dynamics: the network.
+        tick: called after every call.
+
+    Attributes:
+        diverged: (B,) bool, the molecules for which the network once returned, or was given, something not
+            finite or absurdly large; None before the first call.
+    """
+
+    def __init__(self, dynamics: nn.Module, tick: Callable[[], Any]) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+        self.tick = tick
+        self.diverged: Tensor | None = None
+
+    def _forward(self, t: Tensor, xh: Tensor, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None) -> Tensor:
+        """As EDM calls it; see :meth:`symdiff_plugin.model.dynamics.DiTDynamics._forward`."""
+        out = self.dynamics._forward(t, xh, node_mask, edge_mask, context)
+        lost = ~((out.abs() < DIVERGED) & (xh.abs() < DIVERGED)).all(dim=(1, 2))
+        self.diverged = lost if self.diverged is None else self.diverged | lost
+        self.tick()
+        return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
+
+    def sampling(self) -> AbstractContextManager[Any]:
+        """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""
+        return getattr(self.dynamics, "sampling", contextlib.nullcontext)()

@@ -1,0 +1,1 @@
+"""What EDM's training loop and scripts ask of the plugin."""
