@@ -21,6 +21,7 @@ from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
+from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
 from symdiff_plugin.training import eval_scripts
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
@@ -30,7 +31,6 @@ from symdiff_plugin.training.ema import update_average
 from symdiff_plugin.training.eval_scripts import parse as parse_evaluation
 from symdiff_plugin.training.host_reads import read, to_device
 from symdiff_plugin.training.init_from import InitError, freeze, initialise
-from symdiff_plugin.training.novelty import training_smiles
 from symdiff_plugin.training.optim import clip_gradients
 from symdiff_plugin.training.optim import get_optim as plain_optim
 from symdiff_plugin.training.run import Run

@@ -216,9 +216,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.common.devices import usable_device
+    from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.common.progress import progress
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.trained_run import EvaluationError, usable_device
     from symdiff_plugin.molecules.perception import perceive
     from symdiff_plugin.packed.precision import tell_if_slower
     from symdiff_plugin.pretrained import PretrainedError, load

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.evaluate.by_size import in_batches
-from symdiff_plugin.evaluate.trained_run import EvaluationError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZES = torch.tensor([4, 9, 2, 9, 7, 4, 1, 9])

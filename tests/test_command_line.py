@@ -12,10 +12,11 @@ import pytest
 from symdiff_plugin import sample
 from symdiff_plugin.benchmark import __main__ as benchmark
 from symdiff_plugin.benchmark import curves
+from symdiff_plugin.common.devices import usable_device
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.data import qm9
 from symdiff_plugin.data.geom import __main__ as geom
 from symdiff_plugin.evaluate import __main__ as evaluate
-from symdiff_plugin.evaluate.trained_run import EvaluationError, usable_device
 
 HUGE = "10000000000"
 

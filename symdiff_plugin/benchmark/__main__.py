@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from symdiff_plugin.benchmark.contenders import Contender
+    from symdiff_plugin.common.devices import usable_device
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.trained_run import usable_device
 
     try:
         contenders = [Contender.parse(text) for text in options.models]

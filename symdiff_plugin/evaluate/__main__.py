@@ -89,12 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --untrained or --checkpoint, not both")
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.evaluation import table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
     from symdiff_plugin.evaluate.repetitions import evaluate_runs, kept_runs
-    from symdiff_plugin.evaluate.trained_run import EvaluationError, load_run
+    from symdiff_plugin.evaluate.trained_run import load_run
 
     suffix = "_untrained" if options.untrained else ""
     try:
@@ -141,13 +142,13 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     if options.seed != parser.get_default("seed") and options.n_molecules is None and options.posebusters == 0:
         parser.error("--seed is of a run, or of a choice of --n_molecules: all are evaluated")
 
+    from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.common.files import write_json
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_geom_split, evaluate_split
     from symdiff_plugin.evaluate.evaluation import table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
-    from symdiff_plugin.evaluate.trained_run import EvaluationError
 
     geom = options.dataset == "geom"
     path = (options.out or Path("outputs") / f"data_{'geom_' * geom}{options.data}") / "metrics.json"

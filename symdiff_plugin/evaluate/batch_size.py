@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 
 from symdiff_plugin.benchmark.memory import free_memory, peak_memory
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.evaluate.sampling import watched
-from symdiff_plugin.evaluate.trained_run import EvaluationError, TrainedRun
+from symdiff_plugin.evaluate.trained_run import TrainedRun
 
 MEASURED = 4  # molecules: enough for what does not grow with their number to count for little
 SHARE = 0.5  # of the free memory: the rest is for others, and for what PyTorch's allocator cannot fill

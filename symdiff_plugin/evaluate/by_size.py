@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symdiff_plugin.evaluate.trained_run import EvaluationError
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.molecules.molecule import Molecule
 
 

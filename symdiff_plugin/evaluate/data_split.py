@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.data import DataError, check_datadir, load_split
 from symdiff_plugin.data.integrity import data_hash
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import data_arguments, load_geom
 from symdiff_plugin.evaluate.metrics import Verdict, fractions, verdicts_of
+from symdiff_plugin.evaluate.novelty import UPSTREAM_DATADIR, training_smiles
 from symdiff_plugin.evaluate.posebusters import bust
-from symdiff_plugin.evaluate.trained_run import EvaluationError
 from symdiff_plugin.molecules.molecule import Molecule, from_qm9
-from symdiff_plugin.training.novelty import UPSTREAM_DATADIR, training_smiles
 
 DEFAULT_DATADIR = UPSTREAM_DATADIR
 SPLIT_OF = {"test": "test", "val": "valid", "train": "train"}

@@ -14,6 +14,7 @@ from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate.batch_size import choose_batch_size
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
+from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.evaluate.posebusters import bust
 from symdiff_plugin.evaluate.posebusters import lines as posebusters_lines
 from symdiff_plugin.evaluate.sampling import sample_molecules
@@ -22,7 +23,6 @@ from symdiff_plugin.molecules.molecule import Molecule, format_frame, write_xyz
 from symdiff_plugin.molecules.picture import write_picture
 from symdiff_plugin.molecules.sdf import write_sdf
 from symdiff_plugin.training.arguments import seed_everything
-from symdiff_plugin.training.novelty import training_smiles
 
 PICTURED = 20
 SINGLE_FILES_UP_TO = 1000

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.trained_run import EvaluationError, TrainedRun
+from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.process.importance_bound import importance_weighted_nll
 
 PARTITIONS = {"test": "Test", "val": "Validation"}

@@ -17,8 +17,8 @@ import torch
 from rdkit import rdBase
 
 from symdiff_plugin.common.progress import progress
-from symdiff_plugin.evaluate.edm_rules import rules_of
 from symdiff_plugin.molecules.bonds import count_pieces
+from symdiff_plugin.molecules.edm_rules import rules_of
 from symdiff_plugin.molecules.molecule import Molecule
 
 

@@ -47,8 +47,8 @@ def evaluate_runs(
         n_runs: how many.
         seed: of the first; the others have the next ones.
         n_samples, batch_size, partitions, nll_molecules, nll_draws, posebusters: see
-            :func:`symdiff_plugin.evaluate.evaluation.evaluate`. A batch size that is chosen from memory is chosen once for
-            all runs, those kept from earlier included.
+            :func:`symdiff_plugin.evaluate.evaluation.evaluate`. A batch size that is chosen from memory is chosen once
+            for all runs, those kept from earlier included.
         suffix: put behind each name, such as ``_untrained``.
         say: is told what is taken from earlier and what is not.
 

@@ -18,14 +18,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from symdiff_plugin import compat
-from symdiff_plugin.common.kinds import DEVICE
+from symdiff_plugin.common.devices import usable_device
+from symdiff_plugin.common.errors import EvaluationError, first_line
 from symdiff_plugin.common.weights import mismatch, read_state_dict
 from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
-from symdiff_plugin.training import args_pickle
+from symdiff_plugin.training import args_pickle, released
 from symdiff_plugin.training import checkpoint as checkpoints
 from symdiff_plugin.training.arguments import seed_everything
 from symdiff_plugin.training.run_config import CONFIG
@@ -35,12 +35,6 @@ _NEEDED = (
     "model", "dataset", "batch_size", "conditioning", "remove_h", "include_charges", "num_workers", "filter_n_atoms",
     "diffusion_steps",
 )  # fmt: skip
-
-
-class EvaluationError(ValueError):
-    """A run that cannot be evaluated; the message is one line, with the remedy."""
-
-    exit_status = 2
 
 
 @dataclass
@@ -159,27 +153,8 @@ def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], di
     return None, dataset_info, import_edm("qm9.dataset").retrieve_dataloaders(args)[0]
 
 
-def usable_device(name: str | None) -> torch.device:
-    """The device called ``name``; a GPU if there is one, by default.
-
-    Raises:
-        EvaluationError: there is no such device here.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if fault := DEVICE.fault(name):
-        raise EvaluationError(f"--device {fault}")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error).split(". ")[0][:100]
-        raise EvaluationError(f"--device {name} cannot be used here ({reason}): leave it out, or give cpu") from error
-    return device
-
-
 def read_arguments(folder: Path) -> argparse.Namespace:
-    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.compat.read_configuration`.
+    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.released.read_configuration`.
 
     Raises:
         EvaluationError: they are missing, or describe no run.
@@ -187,7 +162,7 @@ def read_arguments(folder: Path) -> argparse.Namespace:
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not there: give the folder of a run, such as outputs/symdiff")
     try:
-        args = argparse.Namespace(**compat.read_configuration(folder)["args"])
+        args = argparse.Namespace(**released.read_configuration(folder)["args"])
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{folder} has neither {CONFIG} nor {args_pickle.FILE_NAME}: give the folder of a run of main_qm9.py, "
@@ -228,7 +203,7 @@ def read_weights(
         raise EvaluationError(checkpoints.why_missing(path, last))
     try:
         state = read_state_dict(path)
-        return compat.whole_model(state) if compat.is_release(state) else state
+        return released.whole_model(state) if released.is_release(state) else state
     except ValueError as error:
         raise EvaluationError(str(error)) from error
 
@@ -248,8 +223,3 @@ def _check_data(args: argparse.Namespace) -> None:
         check_datadir(args.datadir)
     except DataError as error:
         raise EvaluationError(f"{first_line(error)} (or name another folder with --datadir)") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,8 +6,8 @@ A block, with c the embedding of the time and (shift, scale, gate)_{1,2} = W SiL
     x <- x + gate_1 * Attention((1 + scale_1) * LayerNorm(x) + shift_1)
     x <- x + gate_2 * SwiGLU((1 + scale_2) * LayerNorm(x) + shift_2)
 
-SwiGLU(x) = W_2 (SiLU(W_s x) * (W_l x)) (Shazeer 2020). Tokens are packed (T, D), see :mod:`symdiff_plugin.packed.atoms`;
-what belongs to a whole sequence, the time among it, has one row a sequence.
+SwiGLU(x) = W_2 (SiLU(W_s x) * (W_l x)) (Shazeer 2020). Tokens are packed (T, D), see
+:mod:`symdiff_plugin.packed.atoms`; what belongs to a whole sequence, the time among it, has one row a sequence.
 
 Parameters are stored as in the reference DiT: qkv as rows [q; k; v] with the heads inside each, modulations as
 rows shift, scale, gate of attention and then of the MLP, and fc1 as rows [W_s; W_l].

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
 
+    from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.trained_run import EvaluationError
     from symdiff_plugin.pretrained import FOLDER, PretrainedError, available, load
     from symdiff_plugin.pretrained.export import WEIGHTS, export
     from symdiff_plugin.training.checkpoint import FILE_NAME

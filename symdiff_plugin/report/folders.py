@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from symdiff_plugin.common.files import read_json
-from symdiff_plugin.compat import read_configuration
 from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, get_architecture
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.run_config import CONFIG
 
 GEOM_CONFORMERS = 6_922_516  # of GEOM-Drugs with 30 a molecule: the length of EDM's permutation

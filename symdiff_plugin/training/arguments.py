@@ -2,8 +2,8 @@
 
 ``--model`` takes EDM's own names and the presets'. A preset brings the paper's settings as defaults; an
 explicit flag always wins. With one of EDM's models every default is EDM's own. What a flag may be, for which models it
-does something, and whether a resumed run may change it, is in :mod:`symdiff_plugin.training.flag_table`; a flag that does
-nothing for the model is refused rather than ignored.
+does something, and whether a resumed run may change it, is in :mod:`symdiff_plugin.training.flag_table`; a flag that
+does nothing for the model is refused rather than ignored.
 
 What follows holds for every model: EDM's ``type=eval`` flags accept Python literals only, ``--online False``
 means False (upstream's ``type=bool`` takes any text for True), and every mistake is one line and exit status 2.
@@ -26,6 +26,7 @@ import torch
 
 from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.data.geom import flags as geom
+from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.data.integrity import data_hash, sampled_hash
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
 from symdiff_plugin.training import checkpoint, flag_table, init_from
@@ -38,8 +39,7 @@ _FLAG = {"compat": "--symdiff_compat"}  # the others are called like their field
 def default_datadir() -> Path:
     """Where the set-up scripts put the data: ``data/`` of the repository, or of the working directory where
     the plugin was installed without it."""
-    root = Path(__file__).resolve().parent.parent
-    return root / "data" if (root / "patches").is_dir() else Path("data").resolve()
+    return REPOSITORY_ROOT / "data" if (REPOSITORY_ROOT / "patches").is_dir() else Path("data").resolve()
 
 
 def is_plugin_model(args: Any) -> bool:

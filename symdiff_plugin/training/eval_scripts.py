@@ -15,11 +15,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from symdiff_plugin import compat
 from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.common.kinds import BOOLEAN, whole
 from symdiff_plugin.common.weights import read_state_dict
-from symdiff_plugin.training import args_pickle
+from symdiff_plugin.training import args_pickle, released
 
 # By upstream's type: every whole number counts something, and what it evaluates is True or False.
 _KINDS = {eval: BOOLEAN, int: whole()}
@@ -41,7 +40,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 
 def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
-    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.compat.run_arguments`.
+    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.released.run_arguments`.
 
     Args:
         folder: of the run.
@@ -51,7 +50,7 @@ def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
     Raises:
         ArgumentsError: it has none that can be used.
     """
-    args = compat.run_arguments(folder)
+    args = released.run_arguments(folder)
     if conditional and (not args.conditioning or args.dataset != "qm9_second_half"):
         raise args_pickle.ArgumentsError(
             f"{folder} is no conditional model on the second half of QM9: give --generators_path a run trained with "
@@ -81,7 +80,7 @@ def load_weights(path: str, map_location: Any = "cpu") -> dict[str, Tensor]:
         ValueError: they are missing, damaged or not finite.
     """
     state = read_state_dict(Path(path))
-    state = compat.whole_model(state) if compat.is_release(state) else state
+    state = released.whole_model(state) if released.is_release(state) else state
     return {name: value.to(torch.device(map_location)) for name, value in state.items()}
 
 

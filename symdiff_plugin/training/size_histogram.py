@@ -53,7 +53,7 @@ class LogProbabilities:
 
         Raises:
             SystemExit: status 1 and one line if the histogram lacks a number of atoms. On a GPU, where looking would
-                make the host wait, only while :func:`~symdiff_plugin.training.debug_checks.checking`; else log p is then NaN.
+                make the host wait, only with ``--debug_checks``; else log p is then NaN.
         """
         rows, log_p = self._on(n_nodes.device)
         row = rows[n_nodes.clamp(-1, len(rows) - 1)]  # -1: the last row of all, a missing one

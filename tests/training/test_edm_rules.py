@@ -14,8 +14,8 @@ from rdkit import rdBase
 
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate import metrics
-from symdiff_plugin.evaluate.edm_rules import Rules, rules_of
 from symdiff_plugin.evaluate.metrics import judge
+from symdiff_plugin.molecules.edm_rules import Rules, rules_of
 from symdiff_plugin.molecules.molecule import Molecule
 
 pytestmark = pytest.mark.edm

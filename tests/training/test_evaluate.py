@@ -14,9 +14,9 @@ from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import judge, summarise
+from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.molecules.molecule import Molecule, from_padded, read_xyz
-from symdiff_plugin.training.novelty import training_smiles
 
 pytestmark = pytest.mark.edm
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.evaluate import likelihood
 from symdiff_plugin.evaluate.likelihood import negative_log_likelihood
-from symdiff_plugin.evaluate.trained_run import EvaluationError
 
 pytestmark = pytest.mark.edm
 

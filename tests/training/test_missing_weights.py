@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from symdiff_plugin.evaluate.trained_run import EvaluationError, read_weights
+from symdiff_plugin.common.errors import EvaluationError
+from symdiff_plugin.evaluate.trained_run import read_weights
 from symdiff_plugin.training.init_from import InitError, find
 
 LAST = "--checkpoint checkpoint.pt"

@@ -12,7 +12,7 @@ import torch
 from symdiff_plugin.data import load_split
 from symdiff_plugin.data.schema import CHARGES
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.training import novelty
+from symdiff_plugin.evaluate import novelty
 
 pytestmark = pytest.mark.edm
 

@@ -16,7 +16,7 @@ import torch
 from rdkit import Chem
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.training.novelty import bond_orders, bond_thresholds, molecule_of
+from symdiff_plugin.molecules.edm_bonds import bond_orders, bond_thresholds, molecule_of
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Rules:
 
     Attributes:
         atom_decoder: the symbol of every type.
-        thresholds: (3, K, K) from :func:`symdiff_plugin.training.novelty.bond_thresholds`, symmetric: EDM looks a pair up in
-            the order of the types.
+        thresholds: (3, K, K) from :func:`symdiff_plugin.molecules.edm_bonds.bond_thresholds`, symmetric: EDM looks a
+            pair up in the order of the types.
         allowed: (K, largest valence + 2) booleans: whether a type may have that many bonds; the last column, for any
             larger number, is False.
         highest_order: of the bonds in the molecules that EDM builds: GEOM-Drugs' are single ones all.
