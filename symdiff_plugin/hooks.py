@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from symdiff_plugin.common.progress import progress
+from symdiff_plugin.common.workers import DataLoader
 from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import edm_directory
@@ -38,7 +39,6 @@ from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, 
 from symdiff_plugin.training.size_independent_loss import attach as attach_sizes
 from symdiff_plugin.training.size_independent_loss import begin_step, padded_size
 from symdiff_plugin.training.tracker import tracker as wandb
-from symdiff_plugin.training.workers import DataLoader
 
 __all__ = [
     "DataLoader",

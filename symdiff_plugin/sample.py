@@ -143,7 +143,7 @@ def write(
     """
     from symdiff_plugin.common.files import write_json
     from symdiff_plugin.molecules.molecule import write_xyz
-    from symdiff_plugin.molecules.perception import write_sdf
+    from symdiff_plugin.molecules.perception import write_perceived
     from symdiff_plugin.molecules.picture import write_picture
 
     best = sorted(range(len(molecules)), key=lambda i: (_ORDER.index(perceived[i].words), perceived[i].pieces))
@@ -153,7 +153,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix=".samples.", dir=folder) as temporary:
         new = Path(temporary)
         write_xyz(new / "molecules.xyz", molecules, [one.smiles or one.words for one in perceived])
-        write_sdf(new / "molecules.sdf", perceived)
+        write_perceived(new / "molecules.sdf", perceived)
         write_picture(
             new / "samples.png",
             [molecules[i] for i in best],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from symdiff_plugin.benchmark.memory import free_memory, peak_memory
+from symdiff_plugin.common.memory import free_memory, peak_memory
 
 MIB = 2**20
 GIB = 2**30

@@ -154,7 +154,7 @@ def test_what_is_called_for_real_is_called(place: Place) -> None:
         ("python -m symdiff_plugin.evaluete outputs/symdiff", "evaluete"),
         ("python -m symdiff_plugin.data.geom own mine.sdf --names mine", "exit status 2"),
         ("python -m symdiff_plugin.report nowhere", "exit status 2"),
-        ("python -m symdiff_plugin.report.paper", "reads no command line"),
+        ("python -m symdiff_plugin.common.paper", "reads no command line"),
         ('pip install -e ".[reports]"', "no such extra"),
         ("pip install -c constraint.txt -e .", "constraint.txt"),
         ("docs/cpu_study/train.sh symdif", "unknown name symdif"),

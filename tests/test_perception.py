@@ -8,7 +8,7 @@ from molecules import MOLECULES
 from rdkit import Chem
 
 from symdiff_plugin.molecules.molecule import Molecule
-from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive, write_sdf
+from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
@@ -40,7 +40,7 @@ def test_an_sdf_file_gives_the_molecules_back(tmp_path):
     given = [*REAL, NOWHERE, radical, far]
     perceived = [perceive(molecule) for molecule in given]
     path = tmp_path / "molecules.sdf"
-    assert write_sdf(path, perceived) == len(REAL) + 2
+    assert write_perceived(path, perceived) == len(REAL) + 2
     read = list(Chem.SDMolSupplier(str(path), removeHs=False, sanitize=False))
     assert [int(mol.GetProp("_Name")) for mol in read] == [*range(len(REAL)), len(REAL) + 1, len(REAL) + 2]
     for mol, molecule in zip(read, [*REAL, radical, far], strict=True):

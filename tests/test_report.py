@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from symdiff_plugin.common import paper
 from symdiff_plugin.edm import EdmError
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
 from symdiff_plugin.report import counted as counting
-from symdiff_plugin.report import paper
 from symdiff_plugin.report import tables as tables_module
 from symdiff_plugin.report.__main__ import main
 from symdiff_plugin.report.counted import counted

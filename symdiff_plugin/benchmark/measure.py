@@ -14,9 +14,9 @@ import torch
 
 from symdiff_plugin.benchmark.contenders import Contender, Model, build
 from symdiff_plugin.benchmark.floor import flops, optimiser_bytes, seconds
-from symdiff_plugin.benchmark.memory import peak_memory
 from symdiff_plugin.benchmark.synchronisations import count_synchronisations
 from symdiff_plugin.benchmark.workloads import Step, Workload, molecules, prepare
+from symdiff_plugin.common.memory import peak_memory
 from symdiff_plugin.common.progress import progress
 
 # A round runs the work of a contender again until this many seconds are full, and takes the median.

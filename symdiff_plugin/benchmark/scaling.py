@@ -11,8 +11,8 @@ import torch
 
 from symdiff_plugin.benchmark.contenders import Contender, build
 from symdiff_plugin.benchmark.floor import seconds
-from symdiff_plugin.benchmark.memory import peak_memory
 from symdiff_plugin.benchmark.workloads import WORKLOADS, denoising_call, molecules, padded
+from symdiff_plugin.common.memory import peak_memory
 
 
 @dataclass

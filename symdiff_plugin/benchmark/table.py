@@ -16,8 +16,8 @@ from symdiff_plugin.benchmark.contenders import Contender
 from symdiff_plugin.benchmark.measure import Peaks, Result
 from symdiff_plugin.benchmark.scaling import Scaling
 from symdiff_plugin.benchmark.workloads import TRAINING_SET, WORKLOADS
+from symdiff_plugin.common.paper import COSTS
 from symdiff_plugin.presets import PRESETS
-from symdiff_plugin.report.paper import COSTS
 
 GIB = 2**30
 _STEPS = 1000  # of the paper's diffusion

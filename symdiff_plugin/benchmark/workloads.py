@@ -21,6 +21,7 @@ from symdiff_plugin.benchmark.contenders import Model
 from symdiff_plugin.data.plausible import NEEDED
 from symdiff_plugin.data.store import load_split
 from symdiff_plugin.edm import import_edm
+from symdiff_plugin.training.optim import clip_gradients
 
 # Training molecules of an epoch (QM9), conformers in EDM's split (GEOM-Drugs).
 TRAINING_SET = {"qm9": 100_000, "geom": 5_538_014}
@@ -125,7 +126,6 @@ class Step:
 
 def training_step(model: Model, batch: Batch) -> Step:
     """A step as EDM's ``train_epoch`` takes it, from the loss to the moving average."""
-    from symdiff_plugin import hooks
 
     diffusion, args = model.diffusion.train(), model.args
     average = copy.deepcopy(diffusion)
@@ -146,7 +146,7 @@ def training_step(model: Model, batch: Batch) -> Step:
 
     def run() -> None:
         loss = network()
-        hooks.clip_gradients(args, diffusion, optimiser, queue, loss)
+        clip_gradients(args, diffusion, optimiser, queue, loss)
         optimiser.step()
         ema.update_model_average(average, diffusion)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from symdiff_plugin.benchmark.memory import free_memory, peak_memory
 from symdiff_plugin.common.errors import EvaluationError
+from symdiff_plugin.common.memory import free_memory, peak_memory
 from symdiff_plugin.evaluate.sampling import watched
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 

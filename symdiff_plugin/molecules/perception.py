@@ -88,7 +88,7 @@ def fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
     }
 
 
-def write_sdf(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> int:
+def write_perceived(path: str | os.PathLike[str], perceived: Sequence[Perceived]) -> int:
     """Write the finite molecules as one SDF file, whole or not at all; returns how many.
 
     A record's title is the molecule's place, from 0; its properties are ``verdict`` and, where it is valid, ``SMILES``.

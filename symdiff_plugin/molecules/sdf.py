@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -19,9 +19,6 @@ from rdkit.Geometry import Point3D
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.molecule import Molecule
-
-if TYPE_CHECKING:  # the metrics are EDM's; what is written here need not be
-    from symdiff_plugin.evaluate.metrics import Verdict
 
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
@@ -49,11 +46,25 @@ def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:
     return mol
 
 
-def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdicts: Sequence[Verdict]) -> int:
+class Judged(Protocol):
+    """What is written of a molecule beside its atoms.
+
+    Attributes:
+        bonds: (n_bonds, 3) integers: atoms i and j, and the order.
+        words: a word or two.
+        smiles: of the largest fragment; None where RDKit cannot sanitise it.
+    """
+
+    bonds: np.ndarray
+    words: str
+    smiles: str | None
+
+
+def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdicts: Sequence[Judged]) -> int:
     """Write the molecules whose coordinates are finite as one SDF file, whole or not at all.
 
     A record's title is the molecule's place in ``molecules``, from 0, which is its frame in ``molecules.xyz``; its
-    properties are ``verdict`` (:attr:`Verdict.words`) and ``SMILES`` (of the largest fragment, absent where RDKit
+    properties are ``verdict`` (:attr:`Judged.words`) and ``SMILES`` (of the largest fragment, absent where RDKit
     cannot sanitise the molecule). Coordinates are in Angstrom with four decimals (V2000), or, of a molecule that
     flew too far apart for that, with six (V3000).
 

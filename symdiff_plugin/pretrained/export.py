@@ -19,7 +19,6 @@ from symdiff_plugin.common.weights import mismatch
 from symdiff_plugin.data.geom.dataset_info import of_run
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.trained_run import read_arguments, read_weights
 from symdiff_plugin.model.dynamics import build_dynamics
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
 from symdiff_plugin.process.diffusion import schedule_of
@@ -28,6 +27,7 @@ from symdiff_plugin.training.checkpoint import FILE_NAME, load
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.size_histogram import histogram
+from symdiff_plugin.training.stored_run import read_arguments, read_weights
 
 WEIGHTS = "generative_model_ema.npy"
 METRICS = "metrics.json"

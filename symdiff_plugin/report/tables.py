@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from symdiff_plugin.common import paper
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
-from symdiff_plugin.report import paper
 from symdiff_plugin.report.counted import counted
 from symdiff_plugin.report.folders import Run, is_number
 

@@ -26,8 +26,8 @@ import torch
 
 from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.data.geom import flags as geom
-from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.data.integrity import data_hash, sampled_hash
+from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
 from symdiff_plugin.training import checkpoint, flag_table, init_from
 from symdiff_plugin.training.debug_checks import enable_checks

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from symdiff_plugin import build_dynamics
-from symdiff_plugin.benchmark.memory import peak_memory
+from symdiff_plugin.common.memory import peak_memory
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.pretrained import load

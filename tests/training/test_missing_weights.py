@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from symdiff_plugin.common.errors import EvaluationError
-from symdiff_plugin.evaluate.trained_run import read_weights
 from symdiff_plugin.training.init_from import InitError, find
+from symdiff_plugin.training.stored_run import read_weights
 
 LAST = "--checkpoint checkpoint.pt"
 

@@ -14,10 +14,10 @@ from runs import SHORT, Workplace
 from test_arguments import parse, refused
 
 from symdiff_plugin.data import write_slice
-from symdiff_plugin.evaluate.trained_run import read_weights
 from symdiff_plugin.training import checkpoint, flag_table
 from symdiff_plugin.training.history import read_rows
 from symdiff_plugin.training.run import Run
+from symdiff_plugin.training.stored_run import read_weights
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from symdiff_plugin.benchmark.memory import peak_memory
 from symdiff_plugin.common import progress
 from symdiff_plugin.common.errors import EvaluationError
+from symdiff_plugin.common.memory import peak_memory
 from symdiff_plugin.evaluate.batch_size import AT_MOST, FASTEST_ON_CPU, choose_batch_size
 from symdiff_plugin.evaluate.sampling import Samples, sample_molecules
 from symdiff_plugin.evaluate.trained_run import TrainedRun, load_run

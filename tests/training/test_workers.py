@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from runs import TINY, Workplace
 
+from symdiff_plugin.common.workers import main_set_aside
 from symdiff_plugin.training.history import read_rows
-from symdiff_plugin.training.workers import main_set_aside
 
 pytestmark = pytest.mark.edm
 

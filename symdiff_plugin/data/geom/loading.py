@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from symdiff_plugin.common.workers import DataLoader
 from symdiff_plugin.data.geom.batches import SizeBucketedBatches
 from symdiff_plugin.data.geom.conformers import Conformers
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.geom.split import split
 from symdiff_plugin.data.schema import DataError
-from symdiff_plugin.training.workers import DataLoader
 
 
 class GeomDataset(Dataset[dict[str, Tensor]]):
