@@ -8,7 +8,7 @@ from molecules import MOLECULES
 from rdkit import Chem
 
 from symdiff_plugin.molecules.molecule import Molecule
-from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive
+from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive, write_perceived
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
