@@ -166,7 +166,7 @@ class Trial:
         child = os.fork()
         if child == 0:
             self._child(mutant, items)
-        deadline = time.monotonic() + 10 * sum(self.seconds[item.nodeid] for item in items) + 30
+        deadline = time.monotonic() + 10 * sum(self.seconds[item.nodeid] for item in items) + 15
         while time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:

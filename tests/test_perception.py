@@ -76,7 +76,7 @@ def test_valid_molecules_are_sanitised_and_final():
 def test_what_is_lost_or_in_pieces_has_no_smiles():
     atom = perceive(Molecule(("H",), np.full((1, 3), np.nan)))  # in one piece
     assert (atom.smiles, atom.finite, atom.pieces, atom.words) == (None, False, 1, "not finite")
-    pair = np.array([[0.0, 0, 0], [0.74, 0, 0]])
+    pair = np.array([[0.0, 0, 0], [0.7, 0, 0]])
     two = perceive(Molecule(("H",) * 4, np.concatenate([pair, pair + 9])))  # each of them valid
     assert (two.smiles, two.finite, two.pieces, two.words) == (None, True, 2, "in pieces")
     one = perceive(Molecule(("H", "H"), pair))
