@@ -335,3 +335,14 @@ def test_a_model_in_training_mode_is_refused(diffusion):
         importance_weighted_nll(diffusion(symdiff()).train(), *molecules(2), 2)
     with pytest.raises(ValueError, match="no terms"):
         mean_and_gap([])
+
+
+def test_it_stays_on_the_device(diffusion):
+    """On the meta device a number of the host's, or a read, would raise."""
+    x, h, mask, edges, _ = molecules(3, dtype=torch.float32)
+    model = diffusion(symdiff(), dtype=torch.float32).to("meta")
+    x, mask, edges, *features = (tensor.to("meta") for tensor in (x, mask, edges, *h.values()))
+    h = dict(zip(h, features, strict=True))
+    found, gain = importance_weighted_nll(model, x, h, mask, edges, None, 2)
+    assert found.is_meta
+    assert found.shape == gain.shape == (3,)
