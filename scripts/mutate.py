@@ -59,7 +59,7 @@ TESTS: dict[str, list[str]] = {
     "evaluate/importance_bound": ["tests/training/test_importance_bound.py"],
     "evaluate/edm_rules": ["tests/training/test_edm_rules.py"],
     "evaluate/metrics": ["tests/test_evaluate_report.py", "tests/training/test_edm_rules.py"],
-    "novelty": ["tests/training/test_novelty.py"],
+    "novelty": ["tests/training/test_novelty.py", "tests/training/test_edm_rules.py"],
     "evaluate/bonds": ["tests/test_evaluate_bonds.py"],
     "evaluate/perception": ["tests/test_perception.py"],
     "evaluate/by_size": ["tests/test_by_size.py"],

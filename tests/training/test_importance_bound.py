@@ -354,3 +354,14 @@ def test_in_float32_too_what_is_summed_up_is_float64(diffusion):
     found, gain = importance_weighted_nll(diffusion(dynamics, 4, torch.float32), *molecules(6, dtype=torch.float32), 7)
     assert found.dtype == gain.dtype == torch.float64
     assert gain.abs().max() < 1e-11 * found.abs().max()
+
+
+def test_a_step_of_float32_numbers_is_taken_in_float64():
+    torch.manual_seed(0)
+    weight, eps, prediction, u = torch.rand(3), *(torch.randn(3, 5, 9) for _ in range(3))
+    c, v = step_term(weight, eps, prediction, u)
+    difference = prediction.double() - eps.double()
+    wanted = weight.double() / 2 * difference.square().sum((1, 2))
+    torch.testing.assert_close(c, wanted, rtol=1e-13, atol=0)
+    cross = weight.double().sqrt() * (u.double() * difference).sum((1, 2))
+    torch.testing.assert_close(v, -wanted - cross, rtol=1e-12, atol=0)
