@@ -64,7 +64,7 @@ TESTS: dict[str, list[str]] = {
     "evaluate/perception": ["tests/test_perception.py"],
     "evaluate/by_size": ["tests/test_by_size.py"],
     "evaluate/likelihood": ["tests/training/test_likelihood.py"],
-    "sample": ["tests/test_qm9_mini.py", "tests/test_pretrained.py"],
+    "sample": ["tests/test_sample.py"],
     "ema": ["tests/training/test_ema.py"],
     "optim": ["tests/training/test_optim.py"],
 }
