@@ -54,7 +54,6 @@ TESTS: dict[str, list[str]] = {
     "swiglu": ["tests/test_swiglu.py"],
     "slices": ["tests/test_slices.py"],
     "precision": ["tests/test_precision.py"],
-    "presets": ["tests/test_presets.py"],
     "diffusion": ["tests/test_diffusion.py", "tests/test_diffusion_is_edms.py"],
     "evaluate/importance_bound": ["tests/training/test_importance_bound.py"],
     "evaluate/edm_rules": ["tests/training/test_edm_rules.py"],

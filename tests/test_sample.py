@@ -68,6 +68,7 @@ def test_molecules_of_the_sizes_drawn_and_the_lost_ones_are_nowhere(advances):
     assert [not molecule.is_finite for molecule in found.molecules] == [size == 5 for size in sizes]
     assert all(np.isnan(molecule.positions).all() for molecule in found.molecules if len(molecule) == 5)
     assert {symbol for molecule in found.molecules for symbol in molecule.symbols} <= {"H", "C", "O"}
+    assert {type(molecule.positions) for molecule in found.molecules} == {np.ndarray}
     assert found.batch_sizes == [4, 2]
     assert [z.shape for _, z, _ in network.calls] == [(4, 6, 7)] * 5 + [(2, 3, 7)] * 5
     assert 0 < found.seconds < 60
