@@ -69,13 +69,13 @@ class Fault(AssertionError):
 
 # What the scripts may use besides bash itself; anything else in a snippet is unknown until somebody says what it is.
 _TOOLS = (
-    "bash", "basename", "cat", "cksum", "cp", "cut", "dirname", "env", "grep", "head", "ln", "ls", "mkdir", "mv", "rm",
-    "rmdir", "sed", "seq", "tail", "touch", "tr", "uname",
+    "bash", "basename", "cat", "cksum", "cp", "cut", "dirname", "env", "grep", "head", "ln", "ls", "mkdir", "mv",
+    "paste", "rm", "rmdir", "sed", "seq", "sort", "tail", "touch", "tr", "uname",
 )  # fmt: skip
 _STAND_IN = """#!/usr/bin/env bash
 record() { printf '%s\\0' "$@" $'\\x1e' >>"$RECORD"; }
 case "$*" in
-    "-m pip --version") exit 0 ;;
+    "-m pip --version" | "-I -c "*) exit 0 ;;
     "-c "* | "-m symdiff_plugin.presets "*) record done "$@" && exec "$REAL_PYTHON" "$@" ;;
 esac
 record "${0##*/}" "$@"
@@ -119,7 +119,8 @@ class Place:
             for path in ROOT.iterdir():
                 if path.name not in (".git", ".venv", "data", "outputs", "samples"):
                     (place / path.name).symlink_to(path)
-        for name in ("tools/python", "tools/python3", "tools/pip", ".venv/bin/python", ".venv/bin/pip"):
+        of_venv = (".venv/bin/python", ".venv/bin/pip", ".venv/bin/ruff")
+        for name in ("tools/python", "tools/python3", "tools/pip", *of_venv):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(_STAND_IN)
@@ -209,8 +210,8 @@ def understand(call: list[str]) -> None:
             _require((ROOT / word).exists(), f"there is no {word}")
     if program == "pip" or words[:2] == ["-m", "pip"]:
         _understand_pip(words if program == "pip" else words[2:])
-    elif words[:2] in (["-m", "ruff"], ["-m", "pytest"]):
-        importlib.metadata.version(words[1])
+    elif program == "ruff" or words[:2] in (["-m", "ruff"], ["-m", "pytest"]):
+        importlib.metadata.version("ruff" if program == "ruff" else words[1])
     else:
         with contextlib.suppress(Parsed), stopping_at_parsing():
             start(words)
@@ -223,9 +224,8 @@ def start(words: list[str]) -> None:
         Fault: it ends with an error, or reads no command line, so that nobody could stop it there.
     """
     target, *arguments = words[1:] if words[0] == "-m" else words
-    _require(
-        re.search(r"parse_(known_)?arg|runpy", _source(target, words[0] == "-m")), f"{target}: reads no command line"
-    )
+    reads = re.search(r"parse_(known_)?arg|parse_evaluation|runpy", _source(target, words[0] == "-m"))
+    _require(reads, f"{target}: reads no command line")
     with (
         mock.patch.object(sys, "argv", [target, *arguments]),
         mock.patch.object(sys, "path", [*sys.path]),
@@ -239,6 +239,7 @@ def start(words: list[str]) -> None:
                 if words[0] == "-m":
                     runpy.run_module(target, run_name="__main__", alter_sys=True)
                 else:
+                    sys.path.insert(0, str(Path(target).resolve().parent))  # as python does with a script
                     runpy.run_path(target, run_name="__main__")
         except SystemExit as end:
             _require(not end.code, f"{' '.join(words)}: exit status {end.code}")

@@ -82,7 +82,7 @@ def test_bfloat16_rounds_only_what_goes_in_and_out(layout, path):
 
 
 def test_slices_hold_as_many_sequences_as_fit_and_all_of_them(monkeypatch):
-    monkeypatch.setattr(module, "_SLICE", 4 * WIDTH)
+    monkeypatch.setattr(module, "_SLICE", 5 * WIDTH)
     mask = torch.zeros(7, 5)
     for row, n in enumerate((2, 3, 5, 2, 0, 2, 3)):
         mask[row, :n] = 1
@@ -100,6 +100,7 @@ def test_on_a_cpu_autocast_changes_nothing_inside():
     torch.manual_seed(0)
     qkv = torch.randn(layout.tokens, 3 * WIDTH).bfloat16().float().requires_grad_()
     plain = attention(qkv, HEADS, layout)
+    torch.testing.assert_close(plain.double(), naive(qkv.double(), layout), rtol=1e-5, atol=1e-6)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(attention(qkv, HEADS, layout), plain)
         assert torch.equal(attention(qkv.bfloat16(), HEADS, layout), plain.bfloat16())

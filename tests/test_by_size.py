@@ -70,3 +70,8 @@ def test_the_generator_of_a_gpu_is_put_back_too(monkeypatch):
     assert set(in_batches(SIZES, 8, CUDA, sampler)[0]) == {1, 2}
     gpu["state"] = torch.tensor([1])
     assert set(in_batches(SIZES, 8, CPU, sampler)[0]) == {2, 3}  # a CPU's run does not touch it
+
+
+def test_a_molecule_that_is_missing_is_noticed():
+    with pytest.raises(ValueError, match="zip"):
+        in_batches(SIZES, 4, CPU, lambda batch: [0] * (len(batch) - 1))

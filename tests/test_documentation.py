@@ -218,7 +218,7 @@ def known_flags() -> set[str]:
            if path.name.startswith(("main_", "eval_"))]  # fmt: skip
     geom = [["-m", "symdiff_plugin.data.geom", word] for word in ("own", "rdkit", "convert")]
     programs = [*(["-m", f"symdiff_plugin.{name}"] for name in modules), *([name] for name in edm), *geom]
-    programs += [["examples/standalone_qm9.py"], ["docs/cpu_study/orientations.py"]]
+    programs += [["examples/standalone_qm9.py"], ["docs/cpu_study/orientations.py"], ["scripts/mutate.py"]]
     with stopping(parsers):
         for program in programs:
             with contextlib.suppress(Parsed):

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
-from symdiff_plugin.model.dit import DiTBlock
 from symdiff_plugin.model.dynamics import DiTDynamics, _times
+from symdiff_plugin.model.groups import sample_haar
 from symdiff_plugin.packed.atoms import AtomLayout
 from symdiff_plugin.presets import get_architecture
 
@@ -143,6 +143,19 @@ def test_draws_are_of_the_positions_dtype(of_xh, of_mask):
     _, xh, mask = qm9_batch(2)
     draws = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1).draw(xh.to(of_xh), mask.to(of_mask))
     assert {name: value.dtype for name, value in draws.items()} == {"R0": of_xh, "eta": of_xh}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_are_haars_and_then_centred_normal_ones(dtype):
+    _, xh, mask = qm9_batch(3, dtype=dtype)
+    torch.manual_seed(4)
+    draws = build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1, noise_std=0.5).draw(xh, mask)
+    torch.manual_seed(4)
+    build_dynamics("symdiff_tiny", 6, depth=1, enc_depth=1)  # draws its weights
+    assert torch.equal(draws["R0"], sample_haar(3, dtype=dtype))
+    noise = 0.5 * torch.randn(3, xh.shape[1], 3, dtype=dtype) * mask
+    centred = noise - noise.sum(1, keepdim=True) / mask.sum(1, keepdim=True) * mask
+    torch.testing.assert_close(draws["eta"], centred, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", ["symdiff_tiny", "symdiff_h_tiny", "dit_tiny"])
@@ -369,7 +382,7 @@ def test_times_that_are_known_to_be_equal_are_one():
 
 def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
     calls = []
-    monkeypatch.setattr(DiTBlock, "compile", lambda self, **settings: calls.append((self, settings)))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: calls.append((self, settings)))
     model = build_dynamics("symdiff_tiny", 6, depth=2, enc_depth=3)
     blocks = {*model.dit.blocks, *model.f_theta.dit.blocks}
     copy.deepcopy(model)

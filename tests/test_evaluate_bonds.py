@@ -77,6 +77,7 @@ def test_an_atom_nowhere_has_no_bonds(value):
 
 
 def test_the_smallest_molecules():
+    assert type(count_pieces(1, np.zeros((0, 2), dtype=int))) is int
     assert count_pieces(1, np.zeros((0, 2), dtype=int)) == 1
     assert count_pieces(0, np.zeros((0, 2), dtype=int)) == 0
     assert bonded_pairs(Molecule(("H",), np.zeros((1, 3)))).shape == (0, 2)

@@ -43,6 +43,9 @@ def test_an_sdf_file_gives_the_molecules_back(tmp_path):
     assert write_perceived(path, perceived) == len(REAL) + 2
     read = list(Chem.SDMolSupplier(str(path), removeHs=False, sanitize=False))
     assert [int(mol.GetProp("_Name")) for mol in read] == [*range(len(REAL)), len(REAL) + 1, len(REAL) + 2]
+    kinds = {bond.GetBondType() for mol in read for bond in mol.GetBonds()}
+    assert kinds == {Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE}  # aromatic ones spelled out
+    assert any(bond.GetIsAromatic() for one in perceived for bond in one.mol.GetBonds())
     for mol, molecule in zip(read, [*REAL, radical, far], strict=True):
         assert [atom.GetSymbol() for atom in mol.GetAtoms()] == list(molecule.symbols)
         np.testing.assert_allclose(mol.GetConformer().GetPositions(), molecule.positions, atol=1e-4)
@@ -70,3 +73,13 @@ def test_valid_molecules_are_sanitised_and_final():
         assert type(mol) is Chem.Mol
         assert all(atom.GetNumRadicalElectrons() == 0 for atom in mol.GetAtoms())
         assert mol.GetRingInfo().NumRings() >= 0  # raises where it was not sanitised
+
+
+def test_what_is_lost_or_in_pieces_has_no_smiles():
+    atom = perceive(Molecule(("H",), np.full((1, 3), np.nan)))  # in one piece
+    assert (atom.smiles, atom.finite, atom.pieces, atom.words) == (None, False, 1, "not finite")
+    pair = np.array([[0.0, 0, 0], [0.7, 0, 0]])
+    two = perceive(Molecule(("H",) * 4, np.concatenate([pair, pair + 9])))  # each of them valid
+    assert (two.smiles, two.finite, two.pieces, two.words) == (None, True, 2, "in pieces")
+    one = perceive(Molecule(("H", "H"), pair))
+    assert fractions([one]) == {"connected": 1, "validity": 1, "uniqueness": 1, "non_finite": 0}

@@ -43,6 +43,8 @@ def test_training_settings_of_the_paper():
     assert (flags["lr"], flags["batch_size"], flags["n_epochs"]) == (2e-4, 256, 4350)
     assert (flags["weight_decay"], flags["clip_norm"], flags["ema_decay"]) == (1e-12, 2.0, 0.9999)
     assert (flags["diffusion_steps"], flags["normalize_factors"]) == (1000, [1, 4, 10])
+    assert (flags["diffusion_noise_schedule"], flags["diffusion_noise_precision"]) == ("polynomial_2", 1e-5)
+    assert flags["diffusion_loss_type"] == "l2"
     assert PRESETS["symdiff_star"].training_flags()["lr"] == 1e-4
     geom = PRESETS["symdiff"].training_flags("geom")
     assert (geom["lr"], geom["n_epochs"], geom["batch_size"]) == (1e-4, 55, 256)

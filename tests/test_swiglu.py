@@ -27,3 +27,13 @@ def test_swiglu_and_its_gradients_against_the_formula(elements, compiling, monke
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
     (p,) = torch.autograd.grad(ours.sum(), x)  # sum's gradient is an expanded scalar
     assert p.isfinite().all()
+
+
+def test_dropout_is_on_the_product_and_for_training_only():
+    torch.manual_seed(0)
+    mlp, x = SwiGLU(6, 10, dropout=0.5), torch.randn(4, 6)
+    torch.manual_seed(1)
+    out = mlp(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(out, mlp.fc2(torch.nn.functional.dropout(gated(mlp.fc1(x)), 0.5)))
+    torch.testing.assert_close(mlp.eval()(x), mlp.fc2(gated(mlp.fc1(x))))

@@ -40,7 +40,7 @@ def _draw_of_the_release(self: dynamics.SymDiffDynamics, xh: Tensor, node_mask: 
 # What is replaced, and by what.
 RELEASE = {
     "composition": (dynamics, "compose", lambda R0, f, release=False: f @ R0.mT),  # R = f R0^T
-    "psi": (dynamics, "GaussianPairEmbedding", _psi_of_the_release),  # over padded positions too
+    "psi": (dynamics, "GaussianPairEmbedding", _psi_of_the_release),  # its bias for padded positions too
     "eta": (dynamics.SymDiffDynamics, "draw", _draw_of_the_release),  # eta is not centred
 }
 

@@ -38,8 +38,7 @@ def bonded_pairs(molecule: Molecule, tolerance: float = TOLERANCE) -> np.ndarray
     """Bonds of a molecule, (n_bonds, 2) integers with i < j; an atom without finite coordinates has none."""
     radii = np.array([covalent_radius(symbol) for symbol in molecule.symbols])
     first, second = np.triu_indices(len(molecule), k=1)
-    with np.errstate(invalid="ignore"):  # inf - inf; the comparison below is then False, as wanted
-        close = pdist(molecule.positions) < tolerance * (radii[first] + radii[second])
+    close = pdist(molecule.positions) < tolerance * (radii[first] + radii[second])  # False for what is no number
     return np.stack([first[close], second[close]], axis=1)
 
 

@@ -83,8 +83,8 @@ def test_what_was_frozen_is_left_alone_to_the_last_bit() -> None:
 
 def test_chunks_hold_as_much_as_they_may_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ema, "_CHUNK", 10)
-    sizes = [4, 6, 1, 20, 3, 10]
+    sizes = [4, 6, 1, 20, 3, 10, 5, 5, 5]
     averages, currents = ([torch.full((size,), float(sign * size)) for size in sizes] for sign in (1, -1))
     chunks = list(ema._chunks(averages, currents))
-    assert [[len(tensor) for tensor in chunk] for chunk, _ in chunks] == [[4, 6], [1], [20], [3], [10]]
+    assert [[len(tensor) for tensor in chunk] for chunk, _ in chunks] == [[4, 6], [1], [20], [3], [10], [5, 5], [5]]
     assert all(torch.equal(a, -b) for pair in chunks for a, b in zip(*pair, strict=True))

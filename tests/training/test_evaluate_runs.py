@@ -247,7 +247,8 @@ def test_spoilt_data_are_noticed(qm9_slice, tmp_path):
     datadir = Path(shutil.copytree(qm9_slice, tmp_path / "data"))
     with np.load(datadir / "qm9/test.npz") as file:
         arrays = copy.deepcopy(dict(file.items()))
-    arrays["positions"] += 0.1 * np.random.RandomState(0).randn(*arrays["positions"].shape).astype(np.float32)
+    noise = 0.1 * np.random.RandomState(0).randn(*arrays["positions"].shape).astype(np.float32)
+    arrays["positions"] += noise * (arrays["charges"] > 0)[..., None]
     np.savez_compressed(datadir / "qm9/test.npz", **arrays)
     assert evaluate_split(datadir, "test")["molecule_stability"] < 0.5
 

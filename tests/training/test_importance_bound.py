@@ -18,6 +18,7 @@ from symdiff_plugin.common.memory import peak_memory
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
 from symdiff_plugin.pretrained import load
+from symdiff_plugin.process import importance_bound
 from symdiff_plugin.process.importance_bound import importance_weighted_nll, mean_and_gap, step_term
 
 pytestmark = pytest.mark.edm
@@ -335,3 +336,38 @@ def test_a_model_in_training_mode_is_refused(diffusion):
         importance_weighted_nll(diffusion(symdiff()).train(), *molecules(2), 2)
     with pytest.raises(ValueError, match="no terms"):
         mean_and_gap([])
+
+
+def test_it_stays_on_the_device(diffusion):
+    """On the meta device a number of the host's, or a read, would raise."""
+    x, h, mask, edges, _ = molecules(3, dtype=torch.float32)
+    model = diffusion(symdiff(), dtype=torch.float32).to("meta")
+    x, mask, edges, *features = (tensor.to("meta") for tensor in (x, mask, edges, *h.values()))
+    h = dict(zip(h, features, strict=True))
+    found, gain = importance_weighted_nll(model, x, h, mask, edges, None, 2)
+    assert found.is_meta
+    assert found.shape == gain.shape == (3,)
+
+
+def test_in_float32_too_what_is_summed_up_is_float64(diffusion, monkeypatch):
+    kinds = set()
+
+    def sums(terms):
+        terms = list(terms)
+        kinds.update(number.dtype for pair in terms for number in pair)
+        return mean_and_gap(terms)
+
+    monkeypatch.setattr(importance_bound, "mean_and_gap", sums)
+    model, batch = diffusion(symdiff(), 4, torch.float32), molecules(3, dtype=torch.float32)
+    assert {value.dtype for value in importance_weighted_nll(model, *batch, 3)} == kinds == {torch.float64}
+
+
+def test_a_step_of_float32_numbers_is_taken_in_float64():
+    torch.manual_seed(0)
+    weight, eps, prediction, u = torch.rand(3), *(torch.randn(3, 5, 9) for _ in range(3))
+    c, v = step_term(weight, eps, prediction, u)
+    difference = prediction.double() - eps.double()
+    wanted = weight.double() / 2 * difference.square().sum((1, 2))
+    torch.testing.assert_close(c, wanted, rtol=1e-13, atol=0)
+    cross = weight.double().sqrt() * (u.double() * difference).sum((1, 2))
+    torch.testing.assert_close(v, -wanted - cross, rtol=1e-12, atol=0)

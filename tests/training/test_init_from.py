@@ -26,6 +26,11 @@ OF_DIT = (*TINY[:10], *SHORT, "--ema_decay", "0.9", "--lr", "1e-2", "--n_epochs"
 FLAGS = (*TINY[10:], *OF_DIT)
 
 
+def sizes(model: str) -> tuple[str, ...]:
+    """Those of f_theta are refused for a plain DiT."""
+    return TINY[:10] if model == "dit" else TINY
+
+
 def weights(folder: Path, name: str = EMA) -> dict[str, Tensor]:
     return torch.load(folder / name, weights_only=True)
 
@@ -152,21 +157,21 @@ def test_a_mistake_is_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(workplace.folder)
     Path("text").write_text("no weights")
-    assert message in refused(capsys, *TINY, "--datadir", qm9_slice, "--model", *flags)
+    assert message in refused(capsys, *sizes(flags[0]), "--datadir", qm9_slice, "--model", *flags)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["dit_ft", "--init_from", "alone.npy", "--include_charges", "False"], "should be (16, 8) and is (16, 9)"),
-        (["dit", "--init_from", "outputs/dit_ft"], "f_theta"),
+        (["dit", "--init_from", "outputs/dit_ft"], "does not fit --model dit: f_theta"),
     ],
 )
 def test_weights_of_another_shape_are_refused_before_anything_is_written(
     flags: list[str], message: str, workplace: Workplace, finetuned: dict[str, Path], dit: Path, qm9_slice: Path
 ) -> None:
     shutil.copy(dit / EMA, workplace.folder / "alone.npy")
-    given = ("--datadir", qm9_slice, *TINY, "--no_wandb", "--exp_name", "refused", "--model", *flags)
+    given = ("--datadir", qm9_slice, *sizes(flags[0]), "--no_wandb", "--exp_name", "refused", "--model", *flags)
     done = workplace.start("main_qm9.py", *given)
     assert done.returncode == 2, done.stderr[-2000:]
     (line,) = done.stderr.strip().splitlines()

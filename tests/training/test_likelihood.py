@@ -42,12 +42,13 @@ def molecules(sizes: list[int]) -> Molecules:
             "one_hot": torch.eye(5, dtype=torch.bool) & mask[:, None],
             "charges": (torch.arange(1, 6) * mask)[:, None],
             "edge_mask": pairs.flatten(),
-            "alpha": torch.randn((), generator=generator),
+            "alpha": torch.randn((), generator=generator).double(),
         })  # fmt: skip
     return found
 
 
 def collate(rows: list[dict]) -> dict:
+    rows = [{**row, "positions": 2 * row["positions"]} for row in rows]  # which tells it from any other
     batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
     return {**batch, "edge_mask": batch["edge_mask"].view(-1, 1)}
 
@@ -59,8 +60,14 @@ class Model:
         self.given = []
 
     def __call__(self, x, h, node_mask, edge_mask, context):
+        assert not torch.is_grad_enabled()
         self.given.append((x, h, node_mask, edge_mask, context))
         return x.square().sum((1, 2)).double() + edge_mask.sum(1)
+
+
+def log_probability(n: torch.Tensor) -> torch.Tensor:
+    assert n.dtype == torch.int64
+    return -0.25 * n.double()
 
 
 def stub(sizes: list[int] = SIZES, **changes) -> SimpleNamespace:
@@ -69,7 +76,7 @@ def stub(sizes: list[int] = SIZES, **changes) -> SimpleNamespace:
     loaders = {"test": loader, "valid": DataLoader(molecules(sizes[:3]), collate_fn=collate)}
     return SimpleNamespace(**{
         "args": args, "loaders": loaders, "model": Model(), "device": torch.device("cpu"), "geom": None,
-        "nodes_dist": SimpleNamespace(log_prob=lambda n: -0.25 * n.double()), "property_norms": NORMS, **changes,
+        "nodes_dist": SimpleNamespace(log_prob=log_probability), "property_norms": NORMS, **changes,
     })  # fmt: skip
 
 
@@ -78,7 +85,7 @@ def losses(data: Molecules) -> torch.Tensor:
     found = []
     for row in list.__iter__(data):
         n = int(row["atom_mask"].sum())
-        x = row["positions"][:n].float()
+        x = 2 * row["positions"][:n].float()
         found.append((x - x.mean(0)).square().sum().double() + n * (n - 1) + 0.25 * n)
     return torch.stack(found)
 
@@ -93,7 +100,7 @@ def test_the_mean_over_all_molecules_and_its_standard_error():
         "nll_molecules": 7,
     }
     assert [len(x) for x, *_ in run.model.given] == [4, 3]  # the run's batch size
-    assert not any(x.requires_grad for x, *_ in run.model.given)
+    assert [type(found[name]) for name in ("nll", "nll_standard_error")] == [float, float]
 
 
 def test_what_the_model_is_given():
@@ -120,7 +127,7 @@ def test_a_conditional_model_is_given_its_property():
     negative_log_likelihood(run, "test", batch_size=7)
     ((_, _, node_mask, _, context),) = run.model.given
     alpha = torch.stack([row["alpha"] for row in list.__iter__(run.loaders["test"].dataset)])
-    torch.testing.assert_close(context, ((alpha - 2) / 0.5)[:, None, None] * node_mask)
+    torch.testing.assert_close(context, ((alpha - 2) / 0.5)[:, None, None].float() * node_mask)
     assert context.dtype == torch.float32
 
 
@@ -175,3 +182,16 @@ def test_several_draws_go_to_the_importance_weighted_bound(monkeypatch):
     assert found["nll_gain_standard_error"] == pytest.approx(gains.std().item() / math.sqrt(7))
     negative_log_likelihood(run, "test", draws=1)
     assert len(calls) == 2
+
+
+def test_the_mean_is_taken_in_float64():
+    values = 1e6 + torch.arange(1000).float() / 8
+    mean, error = likelihood._mean_and_error(values)
+    assert mean == pytest.approx(1e6 + 999 / 16, abs=1e-6)
+    assert error == pytest.approx(values.double().std().item() / math.sqrt(1000), rel=1e-12)
+
+
+def test_data_that_are_not_shuffled_are_left_as_they_are():
+    run = stub()
+    run.loaders["test"] = DataLoader(list(list.__iter__(molecules(SIZES))), collate_fn=collate)
+    assert negative_log_likelihood(run, "test")["nll_molecules"] == 7  # a list takes no attribute

@@ -113,3 +113,21 @@ def test_a_damaged_cache_is_made_again(info: dict) -> None:
     novelty._smiles_of.cache_clear()
     assert novelty.training_smiles(info) == found
     assert set(json.loads(cache.read_text())["smiles"]) == found
+
+
+def test_a_model_without_hydrogens_has_smiles_of_its_own(info: dict, infos: dict[str, dict]) -> None:
+    without = {**infos["qm9_noH"], "datadir": info["datadir"]}
+    train = load_split(Path(info["datadir"]), "train")
+    wanted = set(novelty.smiles_of(novelty.select(train, "qm9_noH"), without["atom_decoder"])) - {None}
+    assert novelty.training_smiles(without) == wanted != novelty.training_smiles(info)
+    assert len(list(Path(info["datadir"], "qm9").glob("smiles_qm9_noH_*.json"))) == 1
+    assert len(list(Path(info["datadir"], "qm9").glob("smiles_qm9_*.json"))) == 2
+
+
+def test_nothing_is_unpickled(info: dict) -> None:
+    path = Path(info["datadir"], "qm9/train.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "charges": np.array([None, "run me"], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        novelty.training_smiles(info)

@@ -17,7 +17,7 @@ from symdiff_plugin.training import optim as optim_module
 from symdiff_plugin.training.optim import MAX_SKIPPED, SkippedSteps, clip_gradients, get_optim, skipped_steps
 
 ARGS = Namespace(
-    model="symdiff", lr=0.1, weight_decay=0.01, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
+    model="symdiff", lr=0.1, weight_decay=0.03, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
 )
 UNFUSED = Namespace(**{**vars(ARGS), "fused": False})
 IMPLEMENTATIONS = pytest.mark.parametrize("args", [ARGS, UNFUSED], ids=["fused", "for-loop"])
@@ -39,7 +39,7 @@ def test_adamw_with_amsgrad_at_the_runs_settings(model: torch.nn.Linear) -> None
     optim = get_optim(ARGS, model)
     assert isinstance(optim, torch.optim.AdamW)
     (group,) = optim.param_groups
-    assert (group["lr"], group["weight_decay"], group["amsgrad"]) == (0.1, 0.01, True)
+    assert (group["lr"], group["weight_decay"], group["amsgrad"]) == (0.1, 0.03, True)
     assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
 
 
@@ -57,6 +57,7 @@ def test_the_norm_is_limited_and_returned(model: torch.nn.Linear, scale: float, 
     returned, loss = clip_gradients(args, model, optim, Namespace(), model.weight.sum().view(1))
     assert float(loss) == pytest.approx(float(model.weight.detach().sum()))
     assert not getattr(loss, "requires_grad", False)
+    assert {isinstance(value, float) for value in (returned, loss)} == {not args.fused}  # what the host has read
     factor = min(1.0, 2.0 / float(norm))
     assert float(returned) == pytest.approx(float(norm))
     for parameter, grad in zip(model.parameters(), before, strict=True):

@@ -123,12 +123,12 @@ def test_edms_scripts_run_nothing_of_args_pickle(workplace: Workplace, tmp_path:
     ("flags", "message"),
     [
         (("eval_analyze.py", "--model_path", "outputs/none"), "outputs/none/args.pickle cannot be read"),
-        (("eval_analyze.py", "--model_path", "outputs/symdiff", "--n_samples", 0), "--n_samples must be at least 1"),
+        (("eval_analyze.py", "--model_path", "outputs/symdiff", "--n_samples", 0), "--n_samples must be a whole"),
         (("eval_analyze.py", "--model_path", "outputs/symdiff", "--samples", 5), "unrecognized arguments: --samples"),
-        (("eval_analyze.py", "--save_to_xyz", "exit(7)"), "not a Python literal"),
-        (("eval_sample.py", "--model_path", "outputs/symdiff", "--n_nodes", 0), "--n_nodes must be at least 1"),
+        (("eval_analyze.py", "--save_to_xyz", "exit(7)"), "--save_to_xyz must be True or False"),
+        (("eval_sample.py", "--model_path", "outputs/symdiff", "--n_nodes", 0), "--n_nodes must be a whole"),
         (("eval_conditional_qm9.py", "--generators_path", "outputs/symdiff"), "symdiff is no conditional model"),
-        (("eval_conditional_qm9.py", "--iterations", 0, "--task", "edm"), "--iterations must be at least 1"),
+        (("eval_conditional_qm9.py", "--iterations", 0, "--task", "edm"), "--iterations must be a whole number from 1"),
     ],
 )
 def test_mistakes_given_to_edms_scripts_are_one_line(workplace: Workplace, trained: str, flags, message) -> None:
