@@ -21,8 +21,9 @@ SIZES = torch.tensor([3, 6, 2, 5, 6, 4])
 class Network(nn.Module):
     """Predicts z; loses molecules of five atoms, and has no memory for more than ``most`` at once from ``since`` on."""
 
-    def __init__(self, most: int = 100, since: int = 0) -> None:
+    def __init__(self, most: int = 100, since: int = 0, depends_on_padding: bool = False) -> None:
         super().__init__()
+        self.depends_on_padding = depends_on_padding
         self.most, self.since, self.calls = most, since, []
 
     def _forward(self, t, z, node_mask, edge_mask=None, context=None):
@@ -57,6 +58,12 @@ def advances(monkeypatch) -> list:
 
 def positions(sampled) -> list[np.ndarray]:
     return [molecule.positions for molecule in sampled.molecules]
+
+
+def test_a_network_that_sees_the_padding_gets_that_of_its_training(advances):
+    network = Network(depends_on_padding=True)
+    sample_pretrained(pretrained(network), 6, 4)
+    assert {z.shape[1] for _, z, _ in network.calls} == {int(SIZES.max())}
 
 
 def test_molecules_of_the_sizes_drawn_and_the_lost_ones_are_nowhere(advances):

@@ -50,7 +50,8 @@ def test_edms_scripts_end_in_one_line(weights, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_released_checkpoint_is_refused_and_the_model_left_as_it_was() -> None:
-    from symdiff_plugin.compat import NAMES, load_release
+    from symdiff_plugin.compat import load_release
+    from symdiff_plugin.training.released import NAMES
 
     ours = build_dynamics("symdiff_tiny", 6)
     before = {name: value.clone() for name, value in ours.state_dict().items()}
