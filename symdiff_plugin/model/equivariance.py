@@ -5,9 +5,9 @@ A function whose draws y(x) satisfy law(y(Q . x)) = Q . law(y(x)), for every Q o
     E[y(Q . x)] = E[Q . y(x)]   and   E[y_i y_j at Q . x] = E[(Q . y(x))_i (Q . y(x))_j].
 
 Both sides are estimated from independent draws, whose spread gives the error of their difference; what is allowed is
-as many errors as chance might leave among so many comparisons. Of a :class:`Symmetrised` the draws of gamma are compared
-too, with their determinants, and the composition (eq. 7) is checked to rounding by coupled draws: R0 becomes Q R0 when x
-becomes Q . x. That finds a wrong order of composition; the moments find a base that is not equivariant.
+as many errors as chance might leave among so many comparisons. Of a :class:`Symmetrised` the draws of gamma are
+compared too, with their determinants, and the composition (eq. 7) is checked to rounding by coupled draws: R0 becomes
+Q R0 when x becomes Q . x. That finds a wrong order of composition; the moments find a base that is not equivariant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from symdiff_plugin.model.symmetrisation import Kinds, transform
 from symdiff_plugin.model.symmetrised import Symmetrised
 
 FALSE_ALARMS = 1e-6  # how often an equivariant model is rejected, all comparisons together
-MAX_PAIRS = 2000  # second moments of a molecule: all, or so many at random
+MAX_ENTRIES = 128  # of a molecule whose products are compared: all, or so many at random
 
 
 class NotEquivariantError(AssertionError):
@@ -110,7 +110,7 @@ def check_equivariance(
         for kernel, kinds, what in kernels
         for comparison in _compare(kernel, kinds, what, inputs, elements, -(-draws // copies), copies)
     ]
-    count = sum(left.count for left, _ in pairs)
+    count = sum(left.mean.numel() for left, _ in pairs)
     allowed = NormalDist().inv_cdf(1 - FALSE_ALARMS / (2 * count))
     errors, left, right, index = max((_worst(*pair, allowed, tolerance) for pair in pairs), key=lambda found: found[0])
     worst = f"{left.name(index)} is {right.mean[index]:.4g} at x, turned, and {left.mean[index]:.4g} at the turned x"
@@ -173,8 +173,8 @@ def _coupled(
         difference = ((a - b).abs().max() / largest).item()
         if not difference <= tolerance:
             raise NotEquivariantError(
-                f"not equivariant under {group}: in coupled draws (R0 becomes Q R0 as x becomes Q . x) {name} differs by "
-                f"{difference:.2g} of its largest entry, where {tolerance:.2g} is rounding: an argument turns with x and "
+                f"not equivariant under {group}: in coupled draws (R0 becomes Q R0 as x becomes Q . x) {name} differs "
+                f"by {difference:.2g} of its largest entry, where {tolerance:.2g} is rounding: an argument that turns "
                 "is not in `takes`, an output is not what `returns` says, or eq. 7 is composed in another order"
             )
         found = max(found, difference)
@@ -195,7 +195,7 @@ def _leaves(kinds: Kinds, y: Any, name: str = "the output") -> Iterator[tuple[st
 
 
 class _Moments:
-    """First and second moments of a molecule's entries, over draws: sums of (B, M) statistics."""
+    """First and second moments of a molecule's entries, over draws: sums of what will be (B, M) statistics."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -213,33 +213,28 @@ class _Moments:
             for part, values in parts:
                 columns.append(values.flatten(2) if values.dim() > 2 else values.unsqueeze(-1))
                 self.shapes.append((part, tuple(values.shape[2:]), columns[-1].shape[-1]))
-        entries = torch.cat(columns, dim=-1)  # (copies, B, D)
+        entries = torch.cat(columns, dim=-1).transpose(0, 1)  # (B, copies, D)
         if not entries.isfinite().all():
             raise NotEquivariantError(f"{self.what} is not finite")
         if not self.n:
-            self.i, self.j = _pairs(entries.shape[-1], entries.device)
-            self.sum = self.square = 0.0
-        values = torch.cat([entries, entries[..., self.i] * entries[..., self.j]], dim=-1)
+            self.chosen = _chosen(entries.shape[-1]).to(entries.device)
+            self.sums = [0.0] * 4
+        n = len(self.chosen)
+        some = entries[..., self.chosen]
+        powers = (entries, entries.square())
+        sums = [*(y.sum(1) for y in powers), *(y.mT @ y for y in (some, some.square()))]
+        self.sums = [before + now for before, now in zip(self.sums, sums, strict=True)]
         self.n += copies
-        self.sum = self.sum + values.sum(0)
-        self.square = self.square + values.square().sum(0)
+        self.i, self.j = torch.triu_indices(n, n, device=entries.device)
 
-    @property
-    def mean(self) -> Tensor:
-        return self.sum / self.n
-
-    @property
-    def count(self) -> int:
-        return self.sum.numel()
-
-    def variance(self) -> Tensor:
-        """Of the means."""
-        return (self.square / self.n - self.mean.square()).clamp(min=0) / self.n
-
-    def scale(self) -> Tensor:
-        """The largest root mean square of an entry, (), and for products its square: (M,)."""
-        largest = (self.square[:, : -len(self.i)] / self.n).sqrt().amax()
-        return torch.cat([largest.expand(self.sum.shape[1] - len(self.i)), largest.square().expand(len(self.i))])
+    def finish(self) -> None:
+        """The means (B, M) of entries and products, the variances of these means, and what rounding is measured by."""
+        first, square, second, fourth = (total / self.n for total in self.sums)
+        self.mean = torch.cat([first, second[:, self.i, self.j]], dim=1)
+        squares = torch.cat([square, fourth[:, self.i, self.j]], dim=1)
+        self.variance = (squares - self.mean.square()).clamp(min=0) / self.n
+        largest = square.amax()  # square of the largest root mean square
+        self.scale = torch.cat([largest.sqrt().expand(first.shape[1]), largest.expand(len(self.i))])
 
     def name(self, index: tuple[int, int]) -> str:
         molecule, column = index
@@ -248,7 +243,7 @@ class _Moments:
         if column < entries:
             return f"the mean of {self._entry(column)}{where}"
         pair = column - entries
-        first, second = self._entry(int(self.i[pair])), self._entry(int(self.j[pair]))
+        first, second = (self._entry(int(self.chosen[k[pair]])) for k in (self.i, self.j))
         return f"the mean product of {first} and {second}{where}"
 
     def _entry(self, column: int) -> str:
@@ -260,15 +255,10 @@ class _Moments:
         raise IndexError(column)
 
 
-def _pairs(entries: int, device: torch.device) -> Tensor:
-    """(2, P): the pairs whose products are compared."""
-    pairs = torch.triu_indices(entries, entries) if entries <= 4 * MAX_PAIRS else None
-    generator = torch.Generator().manual_seed(0)  # which statistics are looked at is no draw of the model
-    if pairs is None:
-        pairs = torch.randint(entries, (2, MAX_PAIRS), generator=generator)
-    elif pairs.shape[1] > MAX_PAIRS:
-        pairs = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:MAX_PAIRS]]
-    return pairs.to(device)
+def _chosen(entries: int) -> Tensor:
+    """The entries whose products are compared."""
+    # Which statistics are looked at is no draw of the model.
+    return torch.randperm(entries, generator=torch.Generator().manual_seed(0))[:MAX_ENTRIES].sort().values
 
 
 def _compare(
@@ -278,24 +268,23 @@ def _compare(
     """For each element Q, the moments at Q . x, and those of Q . y at x."""
     molecules = inputs.x.shape[0] if inputs.x.dim() > 2 else 0
     here = inputs.repeated(copies)
-    results = []
-    for Q in elements:
-        there = inputs.turned(Q).repeated(copies)
-        repeated = Q.repeat(copies, *(1,) * (Q.dim() - 1)) if molecules else Q
-        left, right = _Moments(what), _Moments(what)
-        for _ in range(calls):
-            left.add(kinds, kernel(there.x, *there.args, **there.kwargs), copies, molecules)
-            y = kernel(here.x, *here.args, **here.kwargs)
-            right.add(kinds, transform(kinds, repeated, y, what), copies, molecules)
-        results.append((left, right))
+    there = [inputs.turned(Q).repeated(copies) for Q in elements]
+    repeated = [Q.repeat(copies, *(1,) * (Q.dim() - 1)) if molecules else Q for Q in elements]
+    results = [(_Moments(what), _Moments(what)) for _ in elements]
+    for _ in range(calls):
+        y = kernel(here.x, *here.args, **here.kwargs)
+        for (left, right), place, Q in zip(results, there, repeated, strict=True):
+            left.add(kinds, kernel(place.x, *place.args, **place.kwargs), copies, molecules)
+            right.add(kinds, transform(kinds, Q, y, what), copies, molecules)
+    for moments in (moments for pair in results for moments in pair):
+        moments.finish()
     return results
 
 
 def _worst(
     left: _Moments, right: _Moments, allowed: float, tolerance: float
 ) -> tuple[float, _Moments, _Moments, tuple[int, int]]:
-    """The largest difference in standard errors, and where; rounding counts as one error of the size it may have."""
-    rounding = tolerance * right.scale() / allowed
-    errors = (left.mean - right.mean).abs() / ((left.variance() + right.variance()).sqrt() + rounding + 1e-300)
-    place = int(errors.argmax())
-    return errors.max().item(), left, right, divmod(place, errors.shape[1])
+    """The largest difference in standard errors, and where; the rounding that may be counts as what is allowed."""
+    rounding = tolerance * right.scale / allowed
+    errors = (left.mean - right.mean).abs() / ((left.variance + right.variance).sqrt() + rounding + 1e-300)
+    return errors.max().item(), left, right, divmod(int(errors.argmax()), errors.shape[1])

@@ -10,8 +10,8 @@ they are equivariant and invariant, the result is equivariant under too. Transla
 about the origin.
 
 Eq. 7 may be repeated: ``frame=[f1, f2]`` is sym_{sym_{gamma_0}(f1)}(f2), whose draw is R0 f1 f2, each f seeing x as
-turned back by what stands before it. The same come from one ``Symmetrised`` as another's network, sym_{gamma_0}(sym_{f1}(k)),
-or, with ``returns="frame"``, as its base or frame.
+turned back by what stands before it. The same comes from one ``Symmetrised`` as another's network,
+sym_{gamma_0}(sym_{f1}(k)), or, with ``returns="frame"``, as its base or frame.
 """
 
 from __future__ import annotations
