@@ -236,28 +236,46 @@ def test_pca_frames_are_the_sign_choices_drawn_evenly(name: str) -> None:
     ],
     ids=["no extent", "one point", "octahedron", "a line", "one atom", "tiny", "not finite"],
 )
-def test_degenerate_molecules_get_frames_and_finite_gradients(x: Tensor) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_molecules_get_frames_and_finite_gradients(x: Tensor, dtype: torch.dtype) -> None:
     """Where eigenvalues are equal the eigenspace's basis is Haar distributed: here every R's mean is 0, none is NaN."""
     torch.manual_seed(4)
-    x = x.double().expand(4_000, -1, -1).clone().requires_grad_()
+    x = x.to(dtype).expand(20_000, -1, -1).clone().requires_grad_()
     R = pca_frames(x, None, get_group("O(3)"))
-    torch.testing.assert_close(R.mT @ R, torch.eye(3).double().expand_as(R), rtol=0, atol=1e-12)
+    torch.testing.assert_close(R.mT @ R, torch.eye(3).to(R).expand_as(R), rtol=0, atol=20 * torch.finfo(dtype).eps)
     assert R.mean(0).abs().max() < 5 / len(R) ** 0.5
     (R**3).sum().backward()
     assert torch.isfinite(x.grad).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_pca_frames_of_a_flat_eigenspace_are_haar_within_it(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("shape", ["octahedron", "octahedron far away", "one point", "one atom"])
+def test_pca_frames_of_a_flat_eigenspace_are_haar_within_it(shape: str, dtype: torch.dtype) -> None:
     """Negative control: LAPACK's own choice for the octahedron is one basis."""
     octahedron = torch.cat([torch.eye(3), -torch.eye(3)]).to(dtype)
+    away = torch.tensor([0.1, 0.7, -3.3]).to(dtype)
+    points = {"octahedron": octahedron, "octahedron far away": octahedron + away, "one point": away.expand(3, 3)}
     torch.manual_seed(4)
-    R = pca_frames(octahedron.expand(20_000, -1, -1), None, get_group("O(3)"))
+    R = pca_frames(points.get(shape, away[None]).expand(20_000, -1, -1), None, get_group("O(3)"))
     haar = 3 / 15  # E[R_ij^4] under Haar
     error = (R**4).std(0) / len(R) ** 0.5
     assert (((R**4).mean(0) - haar).abs() / error).max() < 5
     axes = torch.linalg.eigh(octahedron.T @ octahedron).eigenvectors
     assert ((axes**4) - haar).abs().max() > 0.5
+
+
+def test_pca_frames_are_of_the_atoms_wherever_they_are() -> None:
+    """Neither padding nor a translation changes them."""
+    torch.manual_seed(9)
+    x = torch.randn(40, 5, 3).double() * torch.tensor([1.0, 2.0, 3.0])
+    mask = (torch.arange(5) < 4).expand(40, 5)
+    draws = []
+    padded = torch.where(mask[..., None], x + 7, 0.0)
+    for y, m in ((x[:, :4], None), (x[:, :4] + 7, None), (x + 7, mask), (padded, mask)):
+        torch.manual_seed(10)
+        draws.append(pca_frames(y, m, get_group("O(3)")))
+    for R in draws[1:]:
+        torch.testing.assert_close(R, draws[0], rtol=0, atol=1e-9)
 
 
 def test_gradients_of_pca_frames_are_those_of_eigenvectors() -> None:

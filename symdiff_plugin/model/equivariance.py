@@ -159,12 +159,10 @@ def _coupled(
     """The largest difference of coupled draws, in the largest entry."""
     there = inputs.turned(Q)
     R0 = model.draw(inputs.x, *inputs.args, **inputs.kwargs)
-    seed = int(torch.randint(2**31, ()))
     outputs = []
     devices = [inputs.x.device] if inputs.x.device.type == "cuda" else []
     for place, R in ((inputs, R0), (there, Q @ R0)):
         with torch.random.fork_rng(devices):  # whatever else is random, in the same way
-            torch.manual_seed(seed)
             outputs.append(model.given_draws(place.x, *place.args, R0=R, **place.kwargs))
     found = 0.0
     wanted = transform(returns, Q, outputs[0])
