@@ -16,7 +16,8 @@ usage: ./run_qm9.sh [PRESET] [flags of main_qm9.py]
 Makes a virtual environment, gets EDM and QM9, trains PRESET (symdiff) and evaluates it; what is done already is
 not done again, and an unfinished training goes on. Results: outputs/NAME, NAME being --exp_name or the preset.
 
-PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdiff_h, dit, dit_aug;
+PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdiff_h, symdiff_pca,
+               symdiff_pca_f, dit, dit_aug;
                dit_ft, dit_ft_freeze, a SymDiff that starts from a trained dit: --init_from outputs/dit;
                symdiff_small, symdiff_tiny, symdiff_h_tiny, dit_tiny, dit_aug_tiny, dit_ft_tiny,
                dit_ft_freeze_tiny for CPUs;

@@ -17,6 +17,8 @@ from symdiff_plugin.common.kinds import Kind, choice, real, whole
 
 FRAMES = ("learned", "haar", "none")
 PRECISIONS = ("fp32", "bf16")
+GROUPS = ("o3", "so3")
+BASES = ("haar", "pca")
 COMPATS = ("paper", "release", "release_fix_qr")
 COMPILE_MODES = ("off", "default", "reduce-overhead")
 
@@ -30,6 +32,7 @@ ARCHITECTURE_KINDS: dict[str, Kind] = {
     "dec_hidden_features": _WIDTH,
     "noise_dims": _COUNT, "noise_std": real("[0, inf)"), "mlp_dropout": real("[0, 1)"), "time_scale": real("(0, inf)"),
     "precision": choice(*PRECISIONS), "compat": choice(*COMPATS),
+    "group": choice(*GROUPS), "base": choice(*BASES),
 }  # fmt: skip
 
 
@@ -39,7 +42,7 @@ class Architecture:
 
     Attributes:
         frame: where R comes from: ``learned`` (R = R0 f_theta, SymDiff), ``haar`` (R = R0, SymDiff-H) or
-            ``none`` (R = I, a plain DiT).
+            ``none`` (R = I, a plain DiT). R0 is drawn from ``base``.
         hidden_size, depth, num_heads, mlp_ratio: the DiT of epsilon_theta; ``mlp_ratio`` counts both halves
             of the SwiGLU, whose hidden size is ``mlp_ratio / 2 * hidden_size``.
         xh_hidden_size: n_z, the width of the embedding of [x, h]; Psi has the other
@@ -54,6 +57,8 @@ class Architecture:
         precision: ``fp32``, or ``bf16`` for autocast inside the DiTs (geometry and outputs stay as they are).
         compat: ``paper``, or ``release`` for the authors' released model (which is not equivariant);
             ``release_fix_qr`` for one that was trained with their flag ``--fix_qr``.
+        group: under what the model is equivariant: ``o3``, or ``so3``, which tells mirror images apart.
+        base: gamma_0, the law of R0: the Haar measure, or a random one of the molecule's PCA frames.
     """
 
     frame: Literal["learned", "haar", "none"] = "learned"
@@ -74,6 +79,8 @@ class Architecture:
     time_scale: float = 1000.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compat: Literal["paper", "release", "release_fix_qr"] = "paper"
+    group: Literal["o3", "so3"] = "o3"
+    base: Literal["haar", "pca"] = "haar"
 
     @property
     def is_release(self) -> bool:
@@ -98,6 +105,10 @@ class Architecture:
                 f"compat={self.compat!r} is for the released symdiff models{' and dit' * (self.compat == 'release')}, "
                 f"not for frame={self.frame!r}"
             )
+        for name, usual in (("group", "o3"), ("base", "haar")):
+            if (value := getattr(self, name)) != usual and (self.is_release or self.frame == "none"):
+                owner = f"compat={self.compat!r}" if self.is_release else "frame='none'"
+                raise ValueError(f"{name}={value!r} is for symmetrised models of the paper, not for {owner}")
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,8 @@ PRESETS: dict[str, Preset] = {
     "symdiff_minus": Preset("SymDiff-", _MINUS),
     "symdiff_minus_minus": Preset("SymDiff--", _MINUS_MINUS),
     "symdiff_h": Preset("SymDiff-H", replace(_BASE, frame="haar")),
+    "symdiff_pca": Preset("SymDiff-PCA", replace(_BASE, frame="haar", base="pca")),
+    "symdiff_pca_f": Preset("SymDiff-PCA-f", replace(_BASE, base="pca")),
     "dit": Preset("DiT", replace(_BASE, frame="none")),
     "dit_aug": Preset("DiT-Aug", replace(_BASE, frame="none"), Training(data_augmentation=True)),
     "dit_ft": Preset("DiT-FT", _BASE, _FINETUNING, starts_from="dit"),

@@ -21,6 +21,8 @@ def parameters(name):
         ("symdiff_minus", 21.3, 2.2),
         ("symdiff_minus_minus", 11.5, 2.2),  # the paper prints 11.3: its sizes give 11.46
         ("symdiff_h", 29.0, 0),
+        ("symdiff_pca", 29.0, 0),
+        ("symdiff_pca_f", 29.0, 2.2),
         ("dit", 29.0, 0),
         ("dit_aug", 29.0, 0),
         ("dit_ft", 29.0, 2.2),
@@ -85,9 +87,11 @@ def test_what_all_models_of_the_paper_have_in_common(name):
     a = get_architecture(name)
     assert (a.noise_dims, a.noise_std, a.mlp_ratio, a.enc_mlp_ratio, a.mlp_dropout) == (3, 1.0, 4.0, 4.0, 0.0)
     assert (a.time_scale, a.precision, a.compat) == (1000.0, "fp32", "paper")
-    assert a.frame == ("haar" if "symdiff_h" in name else "none" if name in PLAIN else "learned")
+    assert (a.group, a.base) == ("o3", "pca" if "pca" in name else "haar")
+    assert a.frame == ("haar" if name in NO_F else "none" if name in PLAIN else "learned")
 
 
+NO_F = {"symdiff_h", "symdiff_h_tiny", "symdiff_pca"}
 PLAIN = {"dit", "dit_aug", "dit_tiny", "dit_aug_tiny"}
 
 
@@ -133,6 +137,10 @@ def test_release_means_unscaled_time_unless_told_otherwise():
         ({"noise_std": float("nan")}, "noise_std must be a number in"),
         ({"mlp_dropout": 1.0}, "mlp_dropout must be a number in"),
         ({"hidden_size": 384.5}, "hidden_size must be a whole number"),
+        ({"group": "O(3)"}, "group must be one of o3, so3"),
+        ({"base": "svd"}, "base must be one of haar, pca"),
+        ({"base": "pca", "compat": "release"}, "base='pca' is for symmetrised models of the paper, not for compat="),
+        ({"group": "so3", "frame": "none"}, "group='so3' is for symmetrised models of the paper, not for frame='none'"),
     ],
 )
 def test_senseless_values_are_refused(overrides, message):

@@ -138,6 +138,25 @@ def test_another_size_is_not_the_papers_model(tmp_path: Path) -> None:
     assert {row.label for row in tables[0].rows} == {"SymDiff, other sizes", "EDM, n_f 32, n_l 9", "SymDiff, tiny"}
 
 
+def test_a_run_on_another_base_or_under_another_group_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", "symdiff_tiny")
+    config = json.loads((folder / "config.json").read_text())
+    for changes, label in (
+        ({}, "SymDiff, tiny"), ({"group": "so3", "base": "pca"}, "SymDiff, tiny, pca, so3"),
+        ({"base": "pca", "depth": 7}, "SymDiff, tiny, other sizes"),
+    ):  # fmt: skip
+        record = {**config, "architecture": {**config["architecture"], **changes}}
+        (folder / "config.json").write_text(json.dumps(record))
+        run = read_run(folder)
+        assert (run.key, run.label) == (None if changes else "symdiff_tiny", label)
+    for name in ("group", "base"):  # a run of before
+        config["architecture"].pop(name)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_run(folder).key == "symdiff_tiny"
+    today = read_run(write_run(tmp_path / "b", "symdiff_tiny", group="o3", base="haar"))
+    assert today.repeats == read_run(folder).repeats != read_run(write_run(tmp_path / "c", base="pca")).repeats
+
+
 def test_a_run_of_the_release_is_told_from_ours(tmp_path: Path) -> None:
     """As it is downloaded: without config.json, the arguments in a pickle that is read and not run."""
     folder = Path(shutil.copytree(Path(__file__).parent / "data/release_run/dit", tmp_path / "dit"))

@@ -8,7 +8,8 @@ that is one draw of the symmetrised network (Algorithm 1, lines 3-5; Algorithm 2
     eps_x, eps_h = epsilon_theta(R^{-1} . x, h, t)
     return [R . eps_x, eps_h]
 
-SymDiff-H leaves f_theta out (R = R0), a plain DiT also R0 (R = I).
+SymDiff-H leaves f_theta out (R = R0), a plain DiT also R0 (R = I). R0 may also be one of the molecule's PCA frames, and
+the group SO(3). The symmetrisation is :mod:`~symdiff_plugin.model.symmetrisation`'s, as for any network of one's own.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from symdiff_plugin.model.dit import DiT, DiTBlock, xavier_uniform
-from symdiff_plugin.model.groups import sample_haar
+from symdiff_plugin.model.groups import get_group, sample_haar
 from symdiff_plugin.model.pair_features import GaussianPairEmbedding
+from symdiff_plugin.model.pca_frames import pca_frames
 from symdiff_plugin.model.symmetrisation import LearnedRotation, act_inverse, compose, symmetrise
 from symdiff_plugin.packed.atoms import AtomLayout, LayoutCache, remove_mean
 from symdiff_plugin.packed.precision import autocast
@@ -113,7 +115,7 @@ class DiTDynamics(nn.Module):
         """The predicted noise as a function of its draws; arguments and result as in :meth:`_forward`.
 
         Args:
-            R0: (B, 3, 3) in O(3); not needed, and not used, by a plain DiT.
+            R0: (B, 3, 3) in the group; not needed, and not used, by a plain DiT.
             eta: (B, N, m_noise); needed by a learned gamma alone.
         """
         self._check(t, xh, node_mask, context)
@@ -205,27 +207,34 @@ class SymDiffDynamics(DiTDynamics):
     """epsilon_theta symmetrised by gamma: stochastically equivariant under E(3) and permutations (Theorem 1).
 
     Args:
-        architecture: its ``frame`` is ``learned`` (gamma = sym_Haar(f_theta)) or ``haar``.
+        architecture: its ``frame`` is ``learned`` (gamma = sym_{gamma_0}(f_theta)) or ``haar`` (gamma = gamma_0), with
+            gamma_0 its ``base``, on its ``group``: with ``so3`` it is equivariant under SE(3).
         in_node_nf, context_node_nf: as for :class:`DiTDynamics`.
     """
 
     def __init__(self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0) -> None:
         super().__init__(architecture, in_node_nf, context_node_nf)
         a = architecture
+        self.group = get_group(a.group)
         self.f_theta: LearnedRotation | None = None
         if a.frame == "learned":
             self.f_theta = LearnedRotation(
                 N_DIMS + a.noise_dims + a.hidden_size - a.xh_hidden_size,
                 a.enc_hidden_size, a.enc_depth, a.enc_num_heads, a.enc_mlp_ratio,
                 a.dec_hidden_features, a.mlp_dropout, orthogonalise_rows=a.compat == "release_fix_qr",
+                special=self.group.special,
             )  # fmt: skip
 
     def draw(self, xh: Tensor, node_mask: Tensor) -> dict[str, Tensor]:
-        """R0 ~ Haar(O(3)) and, for a learned gamma, eta ~ N_U(0, noise_std^2), from the global generator."""
+        """R0 ~ gamma_0 and, for a learned gamma, eta ~ N_U(0, noise_std^2), from the global generator."""
         batch, length, _ = xh.shape
-        draws = {"R0": sample_haar(batch, device=xh.device, dtype=xh.dtype)}
+        a = self.architecture
+        if a.base == "pca":
+            R0 = pca_frames(xh[..., :N_DIMS], node_mask, self.group)
+        else:
+            R0 = sample_haar(batch, special=self.group.special, device=xh.device, dtype=xh.dtype)
+        draws = {"R0": R0}
         if self.f_theta is not None:
-            a = self.architecture
             eta = torch.randn(batch, length, a.noise_dims, device=xh.device, dtype=xh.dtype)
             eta = eta * a.noise_std * node_mask.to(xh.dtype)
             draws["eta"] = eta if a.is_release else remove_mean(eta, node_mask)

@@ -28,6 +28,9 @@ DECIDES_NOTHING = {
     "debug_checks", "fused",
 }  # fmt: skip
 
+# Arguments that older runs lack, with the value that these had.
+_SINCE = {"group": "o3", "base": "haar"}
+
 _BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
 
@@ -144,6 +147,7 @@ class Run:
     def repeats(self) -> str:
         """Equal for two runs that are one experiment repeated: they differ in the seed and in what decides nothing."""
         args = {name: value for name, value in self.config.get("args", {}).items() if name not in DECIDES_NOTHING}
+        args = {name: value for name, value in args.items() if _SINCE.get(name) != value or name not in _SINCE}
         evaluation = {name: self.metrics.get(name) for name in ("n_samples", "n_runs", "nll_draws", "untrained")}
         return json.dumps([self.config.get("molecules"), args, evaluation], sort_keys=True)
 
@@ -249,7 +253,10 @@ def _identify(config: dict[str, Any]) -> tuple[str | None, str]:
         found = {name: value for name, value in (config.get("architecture") or {}).items() if name != "precision"}
         compat, label = found.get("compat", "paper"), PRESETS[model].label
         sizes = asdict(get_architecture(model, compat=compat))
-        if any(sizes.get(name) != value for name, value in found.items()):
+        other = {name for name, value in found.items() if sizes.get(name) != value}
+        if other and other <= {"group", "base"}:
+            return None, ", ".join([label, *(found[name] for name in sorted(other))])
+        if other:
             return None, f"{label}, other sizes"
         return (model, label) if compat == "paper" else (None, f"{label}, {compat}")
     if model == "egnn_dynamics":

@@ -144,7 +144,7 @@ F_THETA = tuple(name for name in ARCHITECTURE_KINDS if name.startswith(("enc_", 
 
 # What --help says of our models' flags.
 HELP = {
-    "frame": "where R comes from: R0 f_theta (SymDiff), R0 alone (SymDiff-H) or the identity (DiT)",
+    "frame": "where R comes from: R0 f_theta (SymDiff), R0 alone (SymDiff-H) or the identity (DiT); R0 is of --base",
     "hidden_size": "width of epsilon_theta",
     "depth": "layers of epsilon_theta",
     "num_heads": "attention heads of epsilon_theta",
@@ -162,6 +162,8 @@ HELP = {
     "time_scale": "the network embeds time_scale * t, t in [0, 1]",
     "precision": "bf16: autocast inside the networks; geometry and outputs stay float32",
     "compat": "release: the authors' released model, which is not equivariant; release_fix_qr: theirs of --fix_qr",
+    "group": "what the model is equivariant under: o3, or so3, rotations without reflections, which keeps chirality",
+    "base": "the law of R0: the Haar measure, or pca, one of the molecule's principal frames with random signs",
     "weight_decay": "of AdamW",
     "clip_norm": "largest gradient norm; inf does not clip",
     "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "

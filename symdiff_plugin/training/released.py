@@ -51,7 +51,7 @@ MODELS = {"dit_dit_gaussian_dynamics": "symdiff", "dit_gaussian_dynamics": "dit"
 # What the release can do otherwise and no published run does.
 _ALWAYS = {"mlp_type": "swiglu", "enc_concat_h": False, "n_dims": 3, "conditioning": []}
 # Fields of an architecture that the release has no flag for.
-_OURS = ("frame", "time_scale", "precision", "compat")
+_OURS = ("frame", "time_scale", "precision", "compat", "group", "base")
 # What old runs lack of EDM's arguments, as EDM's own scripts fill it in, and of the patched EDM's.
 _MISSING = {
     "normalization_factor": 1, "aggregation_method": "sum", "augment_noise": 0, "diffusion_noise_precision": 1e-4,
@@ -137,7 +137,8 @@ def _recognise(args: Namespace, folder: str | Path) -> str:
 def _named_like(architecture: Architecture) -> str | None:
     """The preset that has this architecture."""
     for name, preset in PRESETS.items():
-        if preset.architecture.frame == architecture.frame:
+        ours = preset.architecture
+        if all(getattr(ours, field) == getattr(architecture, field) for field in ("frame", "group", "base")):
             theirs = get_architecture(name, compat=architecture.compat)
             if all(getattr(theirs, size) == getattr(architecture, size) for size in _sizes(architecture)):
                 return name

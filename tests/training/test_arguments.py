@@ -80,12 +80,13 @@ def test_a_flag_that_does_nothing_for_the_model_is_refused(
 ) -> None:
     """Every flag of EDM's networks with the plugin's, every one of the plugin's with EDM's, by one rule."""
     words = {"aggregation_method": "sum", "frame": "haar", "precision": "bf16", "compat": "paper", "mlp_dropout": "0.5"}
+    words |= {"group": "so3", "base": "pca"}
     flags = {"compat": "--symdiff_compat"}
     parser = edm_parser()
     arguments._add_flags(parser)
     there = {action.dest for action in parser._actions}
     idle = [name for name in flag_table.FLAGS if name in there and not flag_table.concerns(name, model)]
-    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 28, "egnn_dynamics": 24}[model], idle
+    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 30, "egnn_dynamics": 26}[model], idle
     for name in idle:
         flag = flags.get(name, f"--{name}")
         value = words.get(name) or ("off" if name == "compile" else "1")
@@ -134,6 +135,18 @@ def test_a_preset_brings_its_settings(name: str, data: tuple[str, str], tmp_path
     for flag, value in PRESETS[name].training.flags().items():
         assert args[flag] == value
     assert args["exp_name"] == name
+
+
+def test_the_group_and_the_base_are_flags_of_what_is_symmetrised(
+    data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = parse("--model", "symdiff", "--group", "so3", "--base", "pca", *data)
+    architecture = get_architecture(args.model, **arguments.architecture_overrides(args))
+    assert architecture == get_architecture("symdiff", group="so3", base="pca")
+    assert parse("--model", "symdiff_pca", *data).base == "pca"
+    line = refused(capsys, "--model", "dit", "--group", "so3", *data)
+    assert "group='so3' is for symmetrised models of the paper, not for frame='none'" in line
+    assert "must be one of haar, pca" in refused(capsys, "--model", "symdiff", "--base", "svd", *data)
 
 
 def test_symdiff_trains_with_the_papers_settings(data: tuple[str, str]) -> None:

@@ -50,6 +50,18 @@ def test_a_resumed_run_takes_the_old_flags_as_defaults(
     assert "--model symdiff_tiny -> dit" in line
 
 
+def test_a_run_from_before_there_was_a_choice_of_group_and_base_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = vars(parse("--model", "symdiff_tiny", "--exp_name", "old", *data))
+    assert (old.pop("group"), old.pop("base")) == ("o3", "haar")
+    folder = resumable(tmp_path, **old)
+    args = parse("--resume", folder, *data)
+    assert (args.group, args.base, args.resumed) == ("o3", "haar", [])
+    assert "--base haar -> pca" in refused(capsys, "--resume", folder, "--base", "pca", *data)
+
+
 def test_resume_auto_starts_afresh_or_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str]
 ) -> None:

@@ -1,0 +1,395 @@
+"""Symmetrised: Theorem 1 around a network from elsewhere, against the formulas written out one molecule at a time."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from molecules import qm9_batch
+from torch import Tensor, nn
+
+from symdiff_plugin import Symmetrised
+from symdiff_plugin.model.groups import GROUPS, get_group, sample_haar
+from symdiff_plugin.model.pca_frames import _axes, pca_frames
+
+RETURNS = {"force": "vector", "dipole": "vector", "energy": "invariant", "stress": "matrix"}
+
+
+class PointNet(nn.Module):
+    """A plain network on points, as one finds it: it knows nothing of rotations, and sums over atoms."""
+
+    def __init__(self, dims: int = 3, width: int = 12, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.dims = dims
+        self.first = nn.Linear(dims, width)
+        self.second = nn.Linear(2 * width, width)
+        self.force = nn.Linear(width, dims)
+        self.whole = nn.Linear(width, dims + 1 + dims * dims)
+        self.double()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        weight = torch.ones_like(x[..., :1]) if mask is None else mask
+        h = torch.sin(2 * self.first(x)) * weight
+        h = torch.cat([h, h.sum(-2, keepdim=True).expand_as(h) / weight.sum(-2, keepdim=True)], dim=-1)
+        h = torch.tanh(self.second(h)) * weight
+        dipole, energy, stress = self.whole(h.sum(-2)).split([self.dims, 1, self.dims**2], dim=-1)
+        return {
+            "force": self.force(h) * weight, "dipole": dipole, "energy": energy,
+            "stress": stress.unflatten(-1, (self.dims, self.dims)),
+        }  # fmt: skip
+
+
+class Frame(PointNet):
+    """f_theta: a raw matrix."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x, mask)["stress"]
+
+
+def molecules(dims: int = 3) -> tuple[Tensor, Tensor]:
+    _, xh, mask = qm9_batch()
+    x = xh[..., :dims]
+    return x - mask * x.sum(1, keepdim=True) / mask.sum(1, keepdim=True), mask
+
+
+def by_hand(network: PointNet, R: Tensor, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """R . network(R^{-1} . x), one molecule and one atom at a time, without its padding."""
+    out = {"force": torch.zeros_like(x), "dipole": [], "energy": [], "stress": []}
+    for i, rotation in enumerate(R):
+        n = int(mask[i].sum())
+        y = network(torch.stack([torch.linalg.inv(rotation) @ atom for atom in x[i, :n]])[None])
+        for j in range(n):
+            out["force"][i, j] = rotation @ y["force"][0, j]
+        out["dipole"].append(rotation @ y["dipole"][0])
+        out["energy"].append(y["energy"][0])
+        out["stress"].append(torch.einsum("ia,jb,ab->ij", rotation, rotation, y["stress"][0]))
+    return {key: value if isinstance(value, Tensor) else torch.stack(value) for key, value in out.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=1e-9, atol=1e-10)
+
+
+def different(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return any((a[key] - b[key]).abs().max() > 1e-2 for key in a)
+
+
+def qr(a: Tensor, special: bool) -> Tensor:
+    """LAPACK's Gram-Schmidt."""
+    q, r = torch.linalg.qr(a)
+    q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[..., None, :]
+    if special:
+        q[..., -1] *= torch.linalg.det(q)[..., None]
+    return q
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("frames", [0, 1, 2])
+def test_a_draw_is_theorem_1_and_equation_7_written_out(name: str, frames: int) -> None:
+    group = get_group(name)
+    x, mask = molecules(group.dims)
+    network, fs = PointNet(group.dims), [Frame(group.dims, seed=i) for i in range(1, frames + 1)]
+    model = Symmetrised(network, name, fs or None, returns=RETURNS)
+    R0 = model.draw(x, mask=mask)
+    R = R0
+    for f in fs:
+        R = torch.stack([r @ qr(f((x[i] @ r)[None], mask[i][None])[0], group.special) for i, r in enumerate(R)])
+    out = model.given_draws(x, R0=R0, mask=mask)
+    same(out, by_hand(network, R, x, mask))
+    torch.testing.assert_close(model.rotation(x, R0=R0, mask=mask), R)
+    if frames:  # negative control: the other order
+        first = [qr(fs[0]((x[i] @ r)[None], mask[i][None])[0], group.special) for i, r in enumerate(R0)]
+        other = torch.stack([f @ r.T for f, r in zip(first, R0, strict=True)])
+        assert different(out, by_hand(network, other, x, mask))
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_draws_are_haars_and_of_the_group(name: str) -> None:
+    group = get_group(name)
+    torch.manual_seed(0)
+    R = Symmetrised(PointNet(group.dims), name, returns=RETURNS).draw(torch.randn(20_000, 2, group.dims).double())
+    torch.testing.assert_close(R.mT @ R, torch.eye(group.dims).double().expand_as(R), rtol=0, atol=1e-12)
+    determinant = torch.linalg.det(R)
+    error = 1 / len(R) ** 0.5
+    assert (determinant.min() > 0) == group.special
+    assert group.special or determinant.mean().abs() < 5 * error
+    # Haar: R Q has the law of R. A rotation's trace has mean 0 in space; E[R_ij R_kl] = delta delta / d; in the plane
+    # angles are uniform.
+    assert R.mean(0).abs().max() < 5 * error
+    second = torch.einsum("nij,nkl->ijkl", R, R) / len(R)
+    if group.dims == 3:
+        delta = torch.eye(3).double()
+        assert (second - torch.einsum("ik,jl->ijkl", delta, delta) / 3).abs().max() < 5 * error
+    else:
+        angle = torch.atan2(R[:, 1, 0], R[:, 0, 0])
+        assert all((angle * k).cos().mean().abs() < 5 * error for k in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("base", ["haar", "pca"])
+def test_orders_of_atoms_and_padding_do_not_matter(name: str, base: str) -> None:
+    dims = get_group(name).dims
+    x, mask = molecules(dims)
+    model = Symmetrised(PointNet(dims), name, Frame(dims, seed=1), base, RETURNS)
+    order = torch.randperm(x.shape[1])
+    torch.manual_seed(1)
+    out = model(x, mask=mask)
+    torch.manual_seed(1)
+    shuffled = model(x[:, order], mask=mask[:, order])
+    same(shuffled, {**out, "force": out["force"][:, order]})
+    wild = torch.where(mask > 0, x, torch.inf) if base == "pca" else None  # what stands in the padding is not read
+    if wild is not None:
+        torch.manual_seed(1)
+        R = model.draw(x, mask=mask)
+        torch.manual_seed(1)
+        assert torch.equal(model.draw(wild, mask=mask.squeeze(-1) > 0), R)
+    torch.manual_seed(1)  # negative control: the padding counts where there is no mask
+    assert different(model(x), out)
+
+
+def test_any_leading_shape_and_no_mask() -> None:
+    network, f = PointNet(), Frame(seed=1)
+    model = Symmetrised(network, "SO(3)", f, returns=RETURNS)
+    x = torch.randn(2, 3, 5, 3).double()
+    R0 = model.draw(x)
+    assert R0.shape == (2, 3, 3, 3)
+    out = model.given_draws(x, R0=R0)
+    flat = model.given_draws(x.flatten(0, 1), R0=R0.flatten(0, 1))
+    same({k: v.flatten(0, 1) for k, v in out.items()}, flat)
+    same(model.given_draws(x[1, 2], R0=R0[1, 2]), {k: v[1, 2] for k, v in out.items()})
+    assert Symmetrised(lambda x: x[..., None, :].expand(*x.shape[:-1], 4, 3))(x).shape == (2, 3, 5, 4, 3)
+
+
+def test_tuples_and_tensors_and_wider_vectors() -> None:
+    x = torch.randn(2, 5, 3).double()
+    R = sample_haar(2, dtype=torch.float64)
+    k = lambda x: (torch.stack([x**3, x**2], dim=-2), x.square().sum(-1))  # noqa: E731
+    vectors, norms = Symmetrised(k, returns=("vector", "invariant")).given_draws(x, R0=R)
+    inside = torch.einsum("bnd,bde->bne", x, R)
+    torch.testing.assert_close(vectors[:, :, 0], torch.einsum("bde,bne->bnd", R, inside**3))
+    torch.testing.assert_close(vectors[:, :, 1], torch.einsum("bde,bne->bnd", R, inside**2))
+    torch.testing.assert_close(norms, inside.square().sum(-1))
+    torch.testing.assert_close(
+        Symmetrised(lambda x: x**3).given_draws(x, R0=R), torch.einsum("bde,bne->bnd", R, inside**3)
+    )
+
+
+def test_arguments_that_turn_with_x() -> None:
+    x, v = torch.randn(2, 2, 5, 3).double()
+    R = sample_haar(2, dtype=torch.float64)
+    network = lambda x, scale, velocity: scale * x**3 + velocity**2  # noqa: E731
+    out = Symmetrised(network, takes={"velocity": "vector"}).given_draws(x, 2.0, R0=R, velocity=v)
+    torch.testing.assert_close(out, (2 * (x @ R) ** 3 + (v @ R) ** 2) @ R.mT)
+    assert (out - Symmetrised(network).given_draws(x, 2.0, R0=R, velocity=v)).abs().max() > 0.1
+
+
+def test_recursion_is_associative() -> None:
+    """sym_{sym_{gamma_0}(f)}(k) = sym_{gamma_0}(sym_f(k)), and a base or frame may be symmetrised itself."""
+    x, mask = molecules()
+    network, f1, f2 = PointNet(), Frame(seed=1), Frame(seed=2)
+    element = lambda f: lambda x, mask: get_group("O(3)").orthogonalise(f(x, mask))  # noqa: E731
+    R0 = sample_haar(len(x), dtype=x.dtype)
+    known = lambda x, mask: R0  # noqa: E731
+    whole = Symmetrised(network, "O(3)", [f1, f2], known, RETURNS)(x, mask=mask)
+    inner = Symmetrised(network, "O(3)", base=element(f2), returns=RETURNS)  # sym_f2(k)
+    middle = Symmetrised(inner, "O(3)", base=element(f1), returns=RETURNS)
+    same(Symmetrised(middle, base=known, returns=RETURNS)(x, mask=mask), whole)
+    nested = Symmetrised(f2, base=Symmetrised(f1, base=known, returns="frame"), returns="frame")
+    same(Symmetrised(network, base=nested, returns=RETURNS)(x, mask=mask), whole)
+    assert different(Symmetrised(network, "O(3)", [f2, f1], known, RETURNS)(x, mask=mask), whole)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_pca_frames_are_the_sign_choices_drawn_evenly(name: str) -> None:
+    group = get_group(name)
+    torch.manual_seed(3)
+    x = torch.randn(6, group.dims).double()
+    centred = (x - x.mean(0)).numpy()
+    axes = torch.from_numpy(np.linalg.svd(centred)[2].T.copy()).flip(-1)  # rising eigenvalues
+    draws = 8_000
+    R = pca_frames(x.expand(draws, -1, -1), None, group)
+    signs = torch.einsum("di,ndi->ni", axes, R)
+    torch.testing.assert_close(signs.abs(), torch.ones_like(signs), rtol=0, atol=1e-9)
+    codes, counts = torch.unique((signs > 0).long() @ (2 ** torch.arange(group.dims)), return_counts=True)
+    choices = 2 ** (group.dims - group.special)
+    assert len(codes) == choices
+    expected = draws / choices
+    assert ((counts - expected) ** 2 / expected).sum() < 35  # chi-squared, 7 degrees of freedom at most: p < 1e-5
+    assert not group.special or (torch.linalg.det(R) - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(5, 3),
+        torch.tensor([[0.1, 0.7, -3.3]]).expand(3, 3),
+        torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]),
+        torch.tensor([[1.0, 0, 0], [2, 0, 0]]),
+        torch.tensor([[3.0, 4, 5]]),
+        1e-30 * torch.eye(3),
+        torch.full((4, 3), torch.nan),
+    ],
+    ids=["no extent", "one point", "octahedron", "a line", "one atom", "tiny", "not finite"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_molecules_get_frames_and_finite_gradients(x: Tensor, dtype: torch.dtype) -> None:
+    """Where eigenvalues are equal the eigenspace's basis is Haar distributed: here every R's mean is 0, none is NaN."""
+    torch.manual_seed(4)
+    x = x.to(dtype).expand(20_000, -1, -1).clone().requires_grad_()
+    R = pca_frames(x, None, get_group("O(3)"))
+    torch.testing.assert_close(R.mT @ R, torch.eye(3).to(R).expand_as(R), rtol=0, atol=20 * torch.finfo(dtype).eps)
+    assert R.mean(0).abs().max() < 5 / len(R) ** 0.5
+    (R**3).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", ["octahedron", "octahedron far away", "one point", "one atom"])
+def test_pca_frames_of_a_flat_eigenspace_are_haar_within_it(shape: str, dtype: torch.dtype) -> None:
+    """Negative control: LAPACK's own choice for the octahedron is one basis."""
+    octahedron = torch.cat([torch.eye(3), -torch.eye(3)]).to(dtype)
+    away = torch.tensor([0.1, 0.7, -3.3]).to(dtype)
+    points = {"octahedron": octahedron, "octahedron far away": octahedron + away, "one point": away.expand(7, 3)}
+    torch.manual_seed(4)
+    R = pca_frames(points.get(shape, away[None]).expand(20_000, -1, -1), None, get_group("O(3)"))
+    haar = 3 / 15  # E[R_ij^4] under Haar
+    error = (R**4).std(0) / len(R) ** 0.5
+    assert (((R**4).mean(0) - haar).abs() / error).max() < 5
+    axes = torch.linalg.eigh(octahedron.T @ octahedron).eigenvectors
+    assert ((axes**4) - haar).abs().max() > 0.5
+
+
+def test_eigenvalues_that_are_equal_to_the_last_bit_have_a_finite_gradient() -> None:
+    covariance = torch.stack([torch.eye(3), torch.diag(torch.arange(3.0)) + 0.1]).requires_grad_()
+    _axes(covariance, torch.full((2, 1, 1), 1e-6)).pow(3).sum().backward()
+    assert torch.equal(covariance.grad[0], torch.zeros(3, 3))
+    assert covariance.grad[1].abs().max() > 0
+    assert torch.isfinite(covariance.grad).all()
+
+
+def test_pca_frames_are_of_the_atoms_wherever_they_are() -> None:
+    """Neither padding nor a translation changes them."""
+    torch.manual_seed(9)
+    x = torch.randn(40, 5, 3).double() * torch.tensor([1.0, 2.0, 3.0])
+    mask = (torch.arange(5) < 4).expand(40, 5)
+    draws = []
+    padded = torch.where(mask[..., None], x + 7, 0.0)
+    for y, m in ((x[:, :4], None), (x[:, :4] + 7, None), (x + 7, mask), (padded, mask)):
+        torch.manual_seed(10)
+        draws.append(pca_frames(y, m, get_group("O(3)")))
+    for R in draws[1:]:
+        torch.testing.assert_close(R, draws[0], rtol=0, atol=1e-9)
+
+
+def test_gradients_of_pca_frames_are_those_of_eigenvectors() -> None:
+    torch.manual_seed(5)
+    x = torch.randn(3, 6, 3).double().requires_grad_()
+
+    def frames(x: Tensor) -> Tensor:
+        torch.manual_seed(6)
+        return pca_frames(x, None, get_group("SO(3)"))
+
+    assert torch.autograd.gradcheck(frames, (x,))
+
+
+def test_gradients_reach_network_frame_and_x() -> None:
+    x, mask = molecules()
+    model = Symmetrised(PointNet(), "SO(3)", Frame(seed=1), returns=RETURNS)
+    R0 = model.draw(x, mask=mask)
+
+    def energy(x: Tensor) -> Tensor:
+        out = model.given_draws(x, R0=R0, mask=mask)
+        return sum(value.square().sum() for value in out.values())
+
+    energy(x.requires_grad_()).backward()
+    used = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    # The frame uses nothing of its force, and nothing else is idle.
+    assert {name for name, _ in model.named_parameters()} - used == {"frames.0.force.weight", "frames.0.force.bias"}
+    step = 1e-6 * torch.randn_like(x) * mask
+    numeric = (energy(x.detach() + step) - energy(x.detach() - step)) / 2
+    torch.testing.assert_close((x.grad * step).sum(), numeric, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("base", ["haar", "pca"])
+def test_dtypes_come_back_and_rotations_are_exact_in_low_precision(dtype: torch.dtype, base: str) -> None:
+    torch.manual_seed(7)
+    model = Symmetrised(PointNet(), "O(3)", Frame(seed=1), base, RETURNS).to(dtype)
+    x = torch.randn(4, 5, 3, dtype=dtype)
+    out = model(x)
+    assert {value.dtype for value in out.values()} == {dtype}
+    R = model.rotation(x, R0=model.draw(x))
+    assert R.dtype == torch.float32
+    torch.testing.assert_close(R.mT @ R, torch.eye(3).expand_as(R), rtol=0, atol=2e-6)
+
+
+def test_autocast_leaves_the_geometry_alone() -> None:
+    torch.manual_seed(7)
+    linear = nn.Linear(3, 3)
+    model = Symmetrised(lambda x: x, frame=lambda x: linear(x)[..., :3, :])
+    x = torch.randn(4, 5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x)
+    torch.testing.assert_close(out, x, rtol=0, atol=2e-6)
+    with torch.autocast("cpu", torch.bfloat16):  # negative control
+        assert (x @ torch.linalg.qr(torch.randn(3, 3)).Q).dtype == torch.bfloat16
+
+
+def test_draws_come_from_the_global_generator() -> None:
+    x, mask = molecules()
+    for base in ("haar", "pca"):
+        model = Symmetrised(PointNet(), base=base, returns=RETURNS)
+        torch.manual_seed(8)
+        first = model(x, mask=mask)
+        assert different(model(x, mask=mask), first)
+        torch.manual_seed(8)
+        same(model(x, mask=mask), first)
+
+
+def test_copies_devices_and_weights() -> None:
+    model = Symmetrised(PointNet(), frame=Frame(seed=1), base=lambda x: torch.eye(3).double(), returns=RETURNS)
+    again = copy.deepcopy(model)
+    assert not {id(p) for p in again.parameters()} & {id(p) for p in model.parameters()}
+    again.load_state_dict(model.state_dict())
+    assert {name.split(".")[0] for name in model.state_dict()} == {"network", "frames"}
+    with torch.device("meta"):
+        out = Symmetrised(PointNet(), base="pca", returns=RETURNS)(torch.zeros(2, 4, 3).double())
+    assert all(value.is_meta for value in out.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Symmetrised(nn.Identity(), "U(3)"), r"unknown group 'U\(3\)'; choose one of O\(3\), SO\(3\)"),
+        (lambda: Symmetrised(nn.Identity(), base="svd"), "unknown base 'svd'; choose one of haar, pca"),
+        (lambda: Symmetrised(nn.Identity(), returns={"y": "vectors"}), "unknown kind 'vectors'; .* one of vector, inv"),
+        (lambda: Symmetrised(nn.Identity())(torch.zeros(2, 4, 2)), r"x must be \(\.\.\., N, 3\), as O\(3\) turns it"),
+        (lambda: Symmetrised(nn.Identity())(torch.zeros(2, 4, 3).long()), "floating-point"),
+        (lambda: Symmetrised(nn.Identity())(torch.zeros(2, 4, 3), mask=torch.ones(4, 2)), r"mask must be \(2, 4\)"),
+        (lambda: Symmetrised(lambda x: x.sum(-1))(torch.zeros(2, 4, 3)), r"output must be a tensor \(2, \.\.\., 3\)"),
+        (lambda: Symmetrised(lambda x: (x, x))(torch.zeros(2, 4, 3)), "not 2 entries"),
+        (
+            lambda: Symmetrised(lambda x: {"a": x}, returns={"b": "vector"})(torch.zeros(2, 4, 3)),
+            "must be a dictionary of b, as declared, not a dictionary of a",
+        ),
+        (
+            lambda: Symmetrised(lambda x: x, returns=("vector", "vector"))(torch.zeros(2, 4, 3)),
+            "must be a tuple of 2, as declared",
+        ),
+        (lambda: Symmetrised(nn.Identity(), frame=lambda x: x)(torch.zeros(2, 4, 3)), r"the frame must give .*2, 3, 3"),
+        (lambda: Symmetrised(nn.Identity(), base=lambda x: x)(torch.zeros(2, 4, 3)), r"the base must give .*2, 3, 3"),
+        (
+            lambda: Symmetrised(nn.Identity()).given_draws(torch.zeros(2, 4, 3), R0=torch.eye(3)),
+            r"R0 must be \(2, 3, 3\), not \(3, 3\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_line(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
