@@ -41,11 +41,12 @@ LIBRARIES = (
 )  # fmt: skip
 
 # The modules in the order of their weight, and the tests that are to find their faults.
-_MODEL = ["tests/test_dynamics.py", "tests/test_symmetrisation.py", "-k", "not moments and not compiled"]  # for speed
+_FAST = ["-k", "not moments and not compiled"]
+_MODEL = ["tests/test_dynamics.py", "tests/test_symmetrisation.py", "tests/test_compat.py"]
 TESTS: dict[str, list[str]] = {
-    "model/dynamics": _MODEL,
-    "model/symmetrisation": _MODEL,
-    "model/groups": ["tests/test_groups.py"],
+    "model/dynamics": [*_MODEL, "tests/test_dynamics_groups.py", *_FAST],
+    "model/symmetrisation": [*_MODEL, "tests/test_symmetrised.py", *_FAST],
+    "model/groups": ["tests/test_groups.py", "tests/test_symmetrised.py"],
     "model/pair_features": ["tests/test_pair_features.py"],
     "packed/atoms": ["tests/test_atoms.py", "tests/test_attention.py", "tests/test_pair_features.py"],
     "model/dit": ["tests/test_dit.py"],
