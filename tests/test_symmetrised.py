@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from symdiff_plugin import Symmetrised
 from symdiff_plugin.model.groups import GROUPS, get_group, sample_haar
 from symdiff_plugin.model.pca_frames import _axes, pca_frames
+from symdiff_plugin.model.symmetrisation import transform
 
 RETURNS = {"force": "vector", "dipole": "vector", "energy": "invariant", "stress": "matrix"}
 
@@ -169,7 +171,9 @@ def test_tuples_and_tensors_and_wider_vectors() -> None:
     x = torch.randn(2, 5, 3).double()
     R = sample_haar(2, dtype=torch.float64)
     k = lambda x: (torch.stack([x**3, x**2], dim=-2), x.square().sum(-1))  # noqa: E731
-    vectors, norms = Symmetrised(k, returns=("vector", "invariant")).given_draws(x, R0=R)
+    out = Symmetrised(k, returns=("vector", "invariant")).given_draws(x, R0=R)
+    assert isinstance(out, tuple)
+    vectors, norms = out
     inside = torch.einsum("bnd,bde->bne", x, R)
     torch.testing.assert_close(vectors[:, :, 0], torch.einsum("bde,bne->bnd", R, inside**3))
     torch.testing.assert_close(vectors[:, :, 1], torch.einsum("bde,bne->bnd", R, inside**2))
@@ -340,6 +344,15 @@ def test_autocast_leaves_the_geometry_alone() -> None:
         assert (x @ torch.linalg.qr(torch.randn(3, 3)).Q).dtype == torch.bfloat16
 
 
+def test_matrices_turn_in_full_precision_whatever_autocast_says() -> None:
+    torch.manual_seed(7)
+    R, m = sample_haar(4), torch.randn(4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = transform("matrix", R, m)
+    exact = torch.einsum("bij,bkl,bjl->bik", R.double(), R.double(), m.double())
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=5e-6)
+
+
 def test_draws_come_from_the_global_generator() -> None:
     x, mask = molecules()
     for base in ("haar", "pca"):
@@ -360,6 +373,33 @@ def test_copies_devices_and_weights() -> None:
     with torch.device("meta"):
         out = Symmetrised(PointNet(), base="pca", returns=RETURNS)(torch.zeros(2, 4, 3).double())
     assert all(value.is_meta for value in out.values())
+
+
+@pytest.mark.parametrize(
+    ("returns", "network", "message"),
+    [
+        ({"b": "vector"}, lambda x: x, "a dictionary of b, as declared, not (3, 4, 3)"),
+        ({"b": "vector"}, lambda x: (x, x), "a dictionary of b, as declared, not 2 entries"),
+        ({"b": "vector"}, lambda x: {"a": x, "b": x}, "a dictionary of b, as declared, not a dictionary of a, b"),
+        (("vector", "vector"), lambda x: x, "a tuple of 2, as declared, not (3, 4, 3)"),
+        (("vector", "vector"), lambda x: [x], "a tuple of 2, as declared, not 1 entries"),
+        ("vector", lambda x: 2.5, "a tensor (3, ..., 3), as a vector is, not a float"),
+        ("vector", lambda x: {"a": x}, "a tensor (3, ..., 3), as a vector is, not a dict"),
+        # As many molecules as coordinates: one number of each molecule is no vector.
+        ("vector", lambda x: x.sum((-1, -2)), "a tensor (3, ..., 3), as a vector is, not (3,)"),
+        ("matrix", lambda x: x.sum(-2), "a tensor (3, ..., 3, 3), as a matrix is, not (3, 3)"),
+    ],
+)
+def test_what_a_network_returned_instead_is_said(returns, network, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^the output must be {re.escape(message)}$"):
+        Symmetrised(network, returns=returns)(torch.zeros(3, 4, 3))
+
+
+@pytest.mark.parametrize("returns", ["vectors", {"y": "vectors"}, ("vector", "vectors"), ["vector", ("vectors",)]])
+def test_unknown_kinds_are_refused_wherever_they_stand(returns) -> None:
+    message = "^unknown kind 'vectors'; what a network returns is one of vector, invariant, matrix, frame$"
+    with pytest.raises(ValueError, match=message):
+        Symmetrised(nn.Identity(), returns=returns)
 
 
 @pytest.mark.parametrize(
