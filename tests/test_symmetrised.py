@@ -268,6 +268,34 @@ def test_pca_frames_of_a_flat_eigenspace_are_haar_within_it(shape: str, dtype: t
     assert ((axes**4) - haar).abs().max() > 0.5
 
 
+def test_a_molecule_without_atoms_gets_a_frame_and_a_finite_gradient() -> None:
+    x = torch.randn(2, 4, 3).double().requires_grad_()
+    mask = torch.tensor([[True, True, True, True], [False, False, False, False]])
+    R = pca_frames(x, mask, get_group("O(3)"))
+    torch.testing.assert_close(R.mT @ R, torch.eye(3).double().expand(2, 3, 3), rtol=0, atol=1e-13)
+    (R * torch.randn_like(R)).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[0].abs().max() > 0
+    assert x.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_one_coordinate_that_is_not_finite_makes_the_frame_a_haar_draw(bad: float) -> None:
+    """And of that molecule alone. Negative control: without it, the frames are eight."""
+    torch.manual_seed(4)
+    x = torch.randn(5, 3).double().expand(20_001, -1, -1).clone()
+    x[:-1, 2, 1] = bad
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 2))
+    R = pca_frames(padded, (torch.arange(7) < 5).expand(20_001, -1), get_group("O(3)"))
+    haar = 3 / 15  # E[R_ij^4]
+    fourth = R[:-1] ** 4
+    assert ((fourth.mean(0) - haar).abs() * len(fourth) ** 0.5 / fourth.std(0)).max() < 5
+    centred = x[-1] - x[-1].mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors
+    torch.testing.assert_close(R[-1].abs(), axes.abs(), rtol=0, atol=1e-9)
+    assert (axes**4 - haar).abs().max() > 0.2
+
+
 def test_eigenvalues_that_are_equal_to_the_last_bit_have_a_finite_gradient() -> None:
     covariance = torch.stack([torch.eye(3), torch.diag(torch.arange(3.0)) + 0.1]).requires_grad_()
     _axes(covariance, torch.full((2, 1, 1), 1e-6)).pow(3).sum().backward()
@@ -373,6 +401,9 @@ def test_copies_devices_and_weights() -> None:
     with torch.device("meta"):
         out = Symmetrised(PointNet(), base="pca", returns=RETURNS)(torch.zeros(2, 4, 3).double())
     assert all(value.is_meta for value in out.values())
+    for name in GROUPS:
+        x = torch.zeros(2, 4, get_group(name).dims, device="meta")
+        assert pca_frames(x, None, get_group(name)).is_meta
 
 
 @pytest.mark.parametrize(
