@@ -479,6 +479,27 @@ def test_a_sampling_run_rounds_its_weights_once():
         assert not torch.equal(model.given_draws(t, xh, mask, **draws), once[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "compat"),
+    [
+        ("symdiff_tiny", "paper"), ("symdiff_tiny", "release"), ("symdiff_tiny", "release_fix_qr"),
+        ("dit_tiny", "paper"), ("dit_tiny", "release"),
+    ],
+)  # fmt: skip
+def test_a_model_says_whether_its_outputs_depend_on_the_padding(name, compat):
+    model, t, xh, mask, _ = model_and_batch(name, compat=compat)
+    _, longer_xh, longer_mask = qm9_batch(length=xh.shape[1] + 4)
+    assert torch.equal(longer_xh[:, :-4], xh)
+    draws = model.draw(xh, mask)
+    short = model.given_draws(t, xh, mask, **draws)
+    if "eta" in draws:
+        draws["eta"] = torch.nn.functional.pad(draws["eta"], (0, 0, 0, 4))
+    long = model.given_draws(t, longer_xh, longer_mask, **draws)[:, :-4]
+    depends = bool((short - long).abs().max() > 1e-6)
+    assert depends == (compat != "paper")
+    assert model.depends_on_padding is depends
+
+
 @pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
 def test_padding_adds_no_arithmetic_to_the_networks(name):
     counts = set()

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from symdiff_plugin.model.groups import gram_schmidt, sample_haar
+from symdiff_plugin.model.groups import GROUPS, Group, get_group, gram_schmidt, sample_haar
 
 EYE = torch.eye(3, dtype=torch.float64)
 
@@ -114,6 +116,26 @@ def test_gradients_of_vanishing_matrices_are_finite(scale):
 def test_haar_draws_are_of_the_dtype_and_on_the_device_asked_for():
     assert sample_haar(2, dtype=torch.float64).dtype == torch.float64
     assert sample_haar(2, device="meta").is_meta
+    group = Group(2, special=True)
+    assert group.sample_haar(4, 5, dtype=torch.float64).dtype == torch.float64
+    on_meta = group.sample_haar(4, 5, device="meta")
+    assert on_meta.is_meta
+    assert on_meta.shape == (4, 5, 2, 2)
+
+
+def test_the_groups_and_their_names():
+    sizes = {"O(3)": (3, False), "SO(3)": (3, True), "O(2)": (2, False), "SO(2)": (2, True)}
+    assert {name: (group.dims, group.special) for name, group in GROUPS.items()} == sizes
+    for name, (dims, special) in sizes.items():
+        group = Group(dims, special)
+        assert get_group(group) is group
+        bare = name.replace("(", "").replace(")", "")
+        for spelling in (name, name.lower(), bare, bare.lower()):
+            assert get_group(spelling) == group
+    for wrong in ("U(3)", "o(3", "so3)", "3", "o4", ""):
+        message = f"unknown group {wrong!r}; choose one of O(3), SO(3), O(2), SO(2)"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            get_group(wrong)
 
 
 def test_wrong_shape_is_refused():

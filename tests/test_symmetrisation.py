@@ -167,6 +167,21 @@ def test_f_theta_does_not_see_the_order_of_the_atoms():
     torch.testing.assert_close(permuted, out[:, order], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("switches", [{}, {"special": True}, {"orthogonalise_rows": True}])
+def test_f_theta_makes_an_element_of_o3_of_the_columns_unless_asked(switches):
+    torch.manual_seed(0)
+    a = torch.randn(20, 3, 3, dtype=torch.float64)
+    model = LearnedRotation(5, 8, 2, 2, 4.0, 8, **switches)
+    model.matrix = lambda *features: a
+    q, r = torch.linalg.qr(a.mT if "orthogonalise_rows" in switches else a)
+    expected = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+    if "special" in switches:
+        expected[..., 2] *= torch.linalg.det(expected)[:, None]
+    if "orthogonalise_rows" in switches:
+        expected = expected.mT
+    torch.testing.assert_close(model(None, None, None), expected, rtol=0, atol=1e-11)
+
+
 def test_f_theta_has_no_dropout_unless_asked():
     rates = [m.p for m in LearnedRotation(5, 8, 2, 2, 4.0, 8).modules() if isinstance(m, torch.nn.Dropout)]
     assert rates == [0.0, 0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from symdiff_plugin import Symmetrised
 from symdiff_plugin.model.groups import GROUPS, get_group, sample_haar
 from symdiff_plugin.model.pca_frames import _axes, pca_frames
+from symdiff_plugin.model.symmetrisation import transform
 
 RETURNS = {"force": "vector", "dipole": "vector", "energy": "invariant", "stress": "matrix"}
 
@@ -169,7 +171,9 @@ def test_tuples_and_tensors_and_wider_vectors() -> None:
     x = torch.randn(2, 5, 3).double()
     R = sample_haar(2, dtype=torch.float64)
     k = lambda x: (torch.stack([x**3, x**2], dim=-2), x.square().sum(-1))  # noqa: E731
-    vectors, norms = Symmetrised(k, returns=("vector", "invariant")).given_draws(x, R0=R)
+    out = Symmetrised(k, returns=("vector", "invariant")).given_draws(x, R0=R)
+    assert isinstance(out, tuple)
+    vectors, norms = out
     inside = torch.einsum("bnd,bde->bne", x, R)
     torch.testing.assert_close(vectors[:, :, 0], torch.einsum("bde,bne->bnd", R, inside**3))
     torch.testing.assert_close(vectors[:, :, 1], torch.einsum("bde,bne->bnd", R, inside**2))
@@ -264,6 +268,34 @@ def test_pca_frames_of_a_flat_eigenspace_are_haar_within_it(shape: str, dtype: t
     assert ((axes**4) - haar).abs().max() > 0.5
 
 
+def test_a_molecule_without_atoms_gets_a_frame_and_a_finite_gradient() -> None:
+    x = torch.randn(2, 4, 3).double().requires_grad_()
+    mask = torch.tensor([[True, True, True, True], [False, False, False, False]])
+    R = pca_frames(x, mask, get_group("O(3)"))
+    torch.testing.assert_close(R.mT @ R, torch.eye(3).double().expand(2, 3, 3), rtol=0, atol=1e-13)
+    (R * torch.randn_like(R)).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[0].abs().max() > 0
+    assert x.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_one_coordinate_that_is_not_finite_makes_the_frame_a_haar_draw(bad: float) -> None:
+    """And of that molecule alone. Negative control: without it, the frames are eight."""
+    torch.manual_seed(4)
+    x = torch.randn(5, 3).double().expand(20_001, -1, -1).clone()
+    x[:-1, 2, 1] = bad
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 2))
+    R = pca_frames(padded, (torch.arange(7) < 5).expand(20_001, -1), get_group("O(3)"))
+    haar = 3 / 15  # E[R_ij^4]
+    fourth = R[:-1] ** 4
+    assert ((fourth.mean(0) - haar).abs() * len(fourth) ** 0.5 / fourth.std(0)).max() < 5
+    centred = x[-1] - x[-1].mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors
+    torch.testing.assert_close(R[-1].abs(), axes.abs(), rtol=0, atol=1e-9)
+    assert (axes**4 - haar).abs().max() > 0.2
+
+
 def test_eigenvalues_that_are_equal_to_the_last_bit_have_a_finite_gradient() -> None:
     covariance = torch.stack([torch.eye(3), torch.diag(torch.arange(3.0)) + 0.1]).requires_grad_()
     _axes(covariance, torch.full((2, 1, 1), 1e-6)).pow(3).sum().backward()
@@ -340,6 +372,15 @@ def test_autocast_leaves_the_geometry_alone() -> None:
         assert (x @ torch.linalg.qr(torch.randn(3, 3)).Q).dtype == torch.bfloat16
 
 
+def test_matrices_turn_in_full_precision_whatever_autocast_says() -> None:
+    torch.manual_seed(7)
+    R, m = sample_haar(4), torch.randn(4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = transform("matrix", R, m)
+    exact = torch.einsum("bij,bkl,bjl->bik", R.double(), R.double(), m.double())
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=5e-6)
+
+
 def test_draws_come_from_the_global_generator() -> None:
     x, mask = molecules()
     for base in ("haar", "pca"):
@@ -360,6 +401,36 @@ def test_copies_devices_and_weights() -> None:
     with torch.device("meta"):
         out = Symmetrised(PointNet(), base="pca", returns=RETURNS)(torch.zeros(2, 4, 3).double())
     assert all(value.is_meta for value in out.values())
+    for name in GROUPS:
+        x = torch.zeros(2, 4, get_group(name).dims, device="meta")
+        assert pca_frames(x, None, get_group(name)).is_meta
+
+
+@pytest.mark.parametrize(
+    ("returns", "network", "message"),
+    [
+        ({"b": "vector"}, lambda x: x, "a dictionary of b, as declared, not (3, 4, 3)"),
+        ({"b": "vector"}, lambda x: (x, x), "a dictionary of b, as declared, not 2 entries"),
+        ({"b": "vector"}, lambda x: {"a": x, "b": x}, "a dictionary of b, as declared, not a dictionary of a, b"),
+        (("vector", "vector"), lambda x: x, "a tuple of 2, as declared, not (3, 4, 3)"),
+        (("vector", "vector"), lambda x: [x], "a tuple of 2, as declared, not 1 entries"),
+        ("vector", lambda x: 2.5, "a tensor (3, ..., 3), as a vector is, not a float"),
+        ("vector", lambda x: {"a": x}, "a tensor (3, ..., 3), as a vector is, not a dict"),
+        # As many molecules as coordinates: one number of each molecule is no vector.
+        ("vector", lambda x: x.sum((-1, -2)), "a tensor (3, ..., 3), as a vector is, not (3,)"),
+        ("matrix", lambda x: x.sum(-2), "a tensor (3, ..., 3, 3), as a matrix is, not (3, 3)"),
+    ],
+)
+def test_what_a_network_returned_instead_is_said(returns, network, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^the output must be {re.escape(message)}$"):
+        Symmetrised(network, returns=returns)(torch.zeros(3, 4, 3))
+
+
+@pytest.mark.parametrize("returns", ["vectors", {"y": "vectors"}, ("vector", "vectors"), ["vector", ("vectors",)]])
+def test_unknown_kinds_are_refused_wherever_they_stand(returns) -> None:
+    message = "^unknown kind 'vectors'; what a network returns is one of vector, invariant, matrix, frame$"
+    with pytest.raises(ValueError, match=message):
+        Symmetrised(nn.Identity(), returns=returns)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def sample_haar(
     Returns:
         (B, d, d) orthogonal matrices; of O(d), half of them have determinant -1.
     """
-    shape = (batch,) if isinstance(batch, int) else tuple(batch)
+    shape = (batch,) if isinstance(batch, int) else batch
     return gram_schmidt(torch.randn(*shape, dims, dims, device=device, dtype=dtype), special)
 
 

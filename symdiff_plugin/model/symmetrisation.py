@@ -54,15 +54,14 @@ def _act_on_matrices(R: Tensor, m: Tensor) -> Tensor:
         return R @ m @ R.mT
 
 
-# How the group acts on a space: on rows of vectors, on features that it leaves as they are, on matrices such as a
-# polarisability by conjugation, and on frames, itself among them, from the left. With the dimensions of one element.
+# How the group acts on a space: on rows of vectors, on matrices such as a polarisability by conjugation, and on frames,
+# itself among them, from the left. With the dimensions of one element. What is invariant stays as it is.
 _ACTIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "vector": (1, act),
-    "invariant": (0, lambda R, y: y),
     "matrix": (2, _act_on_matrices),
     "frame": (2, compose),
 }
-KINDS = tuple(_ACTIONS)
+KINDS = ("vector", "invariant", "matrix", "frame")
 # What a kernel returns: one of KINDS, or a tuple or dictionary of them.
 Kinds: TypeAlias = "str | Sequence[Kinds] | Mapping[str, Kinds]"
 
@@ -135,7 +134,7 @@ def symmetrise(
 
 def _described(y: Any) -> str:
     if isinstance(y, Tensor):
-        return str(tuple(y.shape))
+        return f"{tuple(y.shape)}"
     return f"{len(y)} entries" if isinstance(y, tuple | list) else f"a {type(y).__name__}"
 
 
