@@ -104,7 +104,7 @@ class SkippedSteps:
 
     def __init__(self) -> None:
         self.in_a_row = 0
-        self._taken = 0
+        self._has_stepped = False
         self._norms: deque[Arriving] = deque()
 
     def add(self, norm: Tensor | float, args: Any) -> None:
@@ -128,13 +128,13 @@ class SkippedSteps:
         """
         while self._norms:
             self._count(self._norms.popleft().value(), args)
-        if self.in_a_row and not self._taken:
+        if self.in_a_row and not self._has_stepped:
             self._stop(args)
 
     def _count(self, norm: float, args: Any) -> None:
         if math.isfinite(norm):
             self.in_a_row = 0
-            self._taken += 1
+            self._has_stepped = True
             return
         self.in_a_row += 1
         if self.in_a_row == MAX_SKIPPED:

@@ -169,6 +169,8 @@ def test_a_diverged_molecule_is_judged_without_a_word(value: float, dataset_info
     assert tuple(capfd.readouterr()) == ("", "")
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
     assert judge(spoilt, dataset_info) == verdicts
+    if not np.isfinite(value):  # nothing is bonded to anything
+        assert [verdict.pieces for verdict in verdicts] == [len(molecule) for molecule in spoilt]
     for verdict in verdicts:
         assert (type(verdict.stable_atoms), type(verdict.stable)) == (int, bool)
         assert not verdict.stable

@@ -282,6 +282,15 @@ def test_a_number_that_has_not_arrived_is_looked_at_one_step_late(
         steps.add(torch.tensor(norm), ARGS)
         assert steps.in_a_row == in_a_row
     assert capsys.readouterr().out.count("step skipped") == 3
+    for last, stops in ((math.nan, True), (1.0, False)):
+        steps = SkippedSteps()
+        steps.add(torch.tensor(last), ARGS)
+        assert steps.in_a_row == 0
+        if stops:
+            with pytest.raises(SystemExit, match="Stopped: 1 steps in a row"):
+                steps.finish(ARGS)
+        else:
+            steps.finish(ARGS)
     for count in range(1, 3):
         steps = SkippedSteps()
         for _ in range(count):
