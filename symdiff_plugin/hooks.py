@@ -29,7 +29,6 @@ from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_
 from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
 from symdiff_plugin.training.debug_checks import checking, zeros_if_nan
 from symdiff_plugin.training.ema import update_average
-from symdiff_plugin.training.eval_scripts import parse as parse_evaluation
 from symdiff_plugin.training.host_reads import read, to_device
 from symdiff_plugin.training.init_from import InitError, freeze, initialise
 from symdiff_plugin.training.optim import clip_gradients
@@ -124,8 +123,7 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
         try:
             initialise(args, model)
         except InitError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+            _refuse(error)
         if getattr(args, "freeze_epsilon", False):
             freeze(model)
     return plain_optim(args, model)
@@ -153,6 +151,7 @@ read_split = _for_scripts(qm9_loading.read_split)
 species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
+parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
 run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)

@@ -7,7 +7,6 @@ flag that is not known, a run without properties. Here every mistake is one line
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,9 +28,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     """Parse the command line of an evaluation script, all of it.
 
     Raises:
-        SystemExit: status 2 and one line for a flag that is unknown or has no such value.
+        ArgumentsError: a flag is unknown or has no such value.
     """
-    parser.error = lambda message: _refuse(f"{plain(message)} (--help lists the flags)")  # type: ignore
+
+    def refuse(message: str) -> NoReturn:
+        raise args_pickle.ArgumentsError(f"{plain(message)} (--help lists the flags)")
+
+    parser.error = refuse  # type: ignore[method-assign]
     for action in parser._actions:
         kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
         if kind is not None:
@@ -40,7 +43,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 
 def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
-    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.released.run_arguments`.
+    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.training.released.run_arguments`.
 
     Args:
         folder: of the run.
@@ -82,8 +85,3 @@ def load_weights(path: str, map_location: Any = "cpu") -> dict[str, Tensor]:
     state = read_state_dict(Path(path))
     state = released.whole_model(state) if released.is_release(state) else state
     return {name: value.to(torch.device(map_location)) for name, value in state.items()}
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
