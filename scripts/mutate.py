@@ -70,6 +70,7 @@ TESTS: dict[str, list[str]] = {
     "training/optim": ["tests/training/test_optim.py"],
 }
 
+
 class _Loader(importlib.machinery.SourceFileLoader):
     """Imports a module with a fault in it."""
 

@@ -207,9 +207,7 @@ PRESETS: dict[str, Preset] = {
     "dit": Preset("DiT", replace(_BASE, frame="none")),
     "dit_aug": Preset("DiT-Aug", replace(_BASE, frame="none"), Training(data_augmentation=True)),
     "dit_ft": Preset("DiT-FT", _BASE, _FINETUNING, starts_from="dit"),
-    "dit_ft_freeze": Preset(
-        "DiT-FT-Freeze", _BASE, replace(_FINETUNING, freeze_epsilon=True), starts_from="dit"
-    ),
+    "dit_ft_freeze": Preset("DiT-FT-Freeze", _BASE, replace(_FINETUNING, freeze_epsilon=True), starts_from="dit"),
     "symdiff_small": _cpu("SymDiff, small", _SMALL),
     "symdiff_tiny": _cpu("SymDiff, tiny", _TINY),
     "symdiff_h_tiny": _cpu("SymDiff-H, tiny", replace(_TINY, frame="haar")),
@@ -234,8 +232,14 @@ EGNN_BASELINES: dict[str, dict[str, Any]] = {
     # CPU-sized, not from the papers: trained as the CPU-sized presets are, at the step time that comes nearest to
     # theirs while its width still learns something.
     "edm_tiny": {
-        **_EDM_README, "n_layers": 4, "nf": 64, "n_epochs": _CPU.n_epochs, "lr": _CPU.lr, "ema_decay": _CPU.ema_decay,
-        "test_epochs": _CPU.test_epochs, "n_stability_samples": _CPU.n_stability_samples,
+        **_EDM_README,
+        "n_layers": 4,
+        "nf": 64,
+        "n_epochs": _CPU.n_epochs,
+        "lr": _CPU.lr,
+        "ema_decay": _CPU.ema_decay,
+        "test_epochs": _CPU.test_epochs,
+        "n_stability_samples": _CPU.n_stability_samples,
     },
 }
 # On GEOM-Drugs EDM's README has one size, with four layers; what it does not name is main_geom_drugs.py's default.

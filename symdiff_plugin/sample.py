@@ -84,9 +84,7 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
-        x, types = sample(
-            dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale
-        )
+        x, types = sample(dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale)
     except torch.cuda.OutOfMemoryError:
         advance(-part * next(calls))
         return None

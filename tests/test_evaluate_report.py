@@ -265,6 +265,7 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path):
 
 def test_metrics_within_metrics_are_averaged_too():
     """PoseBusters' checks have their means and deviations where they are, and names and counts stay as they are."""
+
     def record(passes: float, angles: float | None) -> dict:
         busted = {"passes_all": passes, "checks": {"bond_angles": angles}, "n_molecules": 7, "config": "mol"}
         return {"validity": passes, "posebusters": busted, "settings": {"some": 0.5}}

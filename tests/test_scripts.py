@@ -117,9 +117,7 @@ code=$2; shift 2
 exec {sys.executable} -c "import sys; sys.version_info = {version}; $code" "$@"
 """)
         python.chmod(0o755)
-    assert_refused(
-        run("run_qm9.sh", cwd=repository, PYTHON=str(python)), 2, f"PYTHON={python}", "Python 3.11 to 3.14"
-    )
+    assert_refused(run("run_qm9.sh", cwd=repository, PYTHON=str(python)), 2, f"PYTHON={python}", "Python 3.11 to 3.14")
 
 
 def test_every_place_names_the_same_pythons():

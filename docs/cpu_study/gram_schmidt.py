@@ -1,6 +1,6 @@
 """The release's Gram-Schmidt, LAPACK's QR in float64 on the host, beside the closed form: same values, what time?
 
-    python docs/cpu_study/gram_schmidt.py
+python docs/cpu_study/gram_schmidt.py
 """
 
 from __future__ import annotations

@@ -92,9 +92,7 @@ def run(options: argparse.Namespace, contenders: list, device, command: str) -> 
         workload = WORKLOADS[name]
         if options.molecules:
             workload = replace(workload, molecules=options.molecules)
-        results += measure(
-            name, workload, contenders, options.datadir, device, options.rounds, peaks, options.seed
-        )
+        results += measure(name, workload, contenders, options.datadir, device, options.rounds, peaks, options.seed)
     scalings = []
     if not options.no_scaling:
         ours = [c for c in contenders if not c.is_egnn]

@@ -124,9 +124,7 @@ def draw_slice(presence: Mapping[str, np.ndarray], sizes: Sequence[int], seed: i
         DataError: a size that is too small to hold every element, or larger than the split.
     """
     random = np.random.RandomState(seed)  # its stream is frozen, unlike default_rng's
-    return {
-        split: _draw(presence[split], size, split, random) for split, size in zip(SPLITS, sizes, strict=True)
-    }
+    return {split: _draw(presence[split], size, split, random) for split, size in zip(SPLITS, sizes, strict=True)}
 
 
 def _draw(presence: np.ndarray, size: int, split: str, random: np.random.RandomState) -> np.ndarray:
@@ -149,9 +147,7 @@ def _draw(presence: np.ndarray, size: int, split: str, random: np.random.RandomS
         rows = np.sort(np.concatenate([np.array(first, dtype=np.int64), rest[: size - len(first)]]))
         if all(presence[part].any(axis=0).all() for part in _parts(rows, split)):
             return rows
-    raise DataError(
-        f"a slice of {size} molecules is too small for {split}: each element must occur in it; take more"
-    )
+    raise DataError(f"a slice of {size} molecules is too small for {split}: each element must occur in it; take more")
 
 
 def _parts(rows: np.ndarray, split: str) -> list[np.ndarray]:

@@ -38,8 +38,7 @@ class SliceSpec:
         for split, size in zip(SPLITS, self.sizes, strict=True):
             if not SMALLEST_SLICE[split] <= size <= SPLIT_SIZES[split]:
                 raise DataError(
-                    f"a slice holds {SMALLEST_SLICE[split]} to {SPLIT_SIZES[split]:,} molecules of {split}, "
-                    f"not {size}"
+                    f"a slice holds {SMALLEST_SLICE[split]} to {SPLIT_SIZES[split]:,} molecules of {split}, not {size}"
                 )
         if not 0 <= self.seed < 2**32:
             raise DataError(f"the seed of a slice must lie between 0 and 2**32 - 1, not {self.seed}")

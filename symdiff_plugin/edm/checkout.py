@@ -59,9 +59,7 @@ def is_missing(edm: Edm) -> bool:
     directory = edm.directory
     if directory.exists() and not directory.is_dir():
         raise EdmError(f"{edm.shown} is a file, where EDM's folder should be: move it away and run again")
-    empty = not directory.exists() or all(
-        entry.name == ".git" and entry.is_file() for entry in directory.iterdir()
-    )
+    empty = not directory.exists() or all(entry.name == ".git" and entry.is_file() for entry in directory.iterdir())
     if empty and directory.is_symlink():
         raise EdmError(f"{edm.shown} is a link to nothing: remove it and run again")
     return empty

@@ -157,9 +157,7 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
             posebusters_version()
         chosen = (options.n_molecules, options.seed, options.posebusters)
         if geom:
-            record = evaluate_geom_split(
-                options.data_file, options.data, options.split, options.split_seed, *chosen
-            )
+            record = evaluate_geom_split(options.data_file, options.data, options.split, options.split_seed, *chosen)
         else:
             record = evaluate_split(options.datadir or DEFAULT_DATADIR, options.data, *chosen)
         write_json(path, record)

@@ -72,9 +72,7 @@ class GeomData:
         return {"data_set": self.dataset_info.get("data_set"), "data_conformers": len(self.conformers)}
 
 
-def read_molecules(
-    conformers: Conformers, dataset_info: dict[str, Any], indices: np.ndarray
-) -> Iterator[Molecule]:
+def read_molecules(conformers: Conformers, dataset_info: dict[str, Any], indices: np.ndarray) -> Iterator[Molecule]:
     """The conformers with these indices as EDM's samples are: centred, coordinates in float32.
 
     Raises:

@@ -49,9 +49,7 @@ class DiTDynamics(nn.Module):
         self.architecture = a
         self.in_node_nf = in_node_nf
         self.context_node_nf = context_node_nf
-        self.pair_embedding = GaussianPairEmbedding(
-            a.K, a.hidden_size - a.xh_hidden_size, release=a.is_release
-        )
+        self.pair_embedding = GaussianPairEmbedding(a.K, a.hidden_size - a.xh_hidden_size, release=a.is_release)
         self.xh_embedder = nn.Linear(N_DIMS + in_node_nf + context_node_nf, a.xh_hidden_size)  # W_I
         self.dit = DiT(
             a.hidden_size, a.depth, a.num_heads, a.mlp_ratio,

@@ -153,9 +153,7 @@ def _elements(group: Group, x: Tensor) -> list[Tensor]:
     return [first, second if group.special else -second if group.dims == 3 else second.flip(-1)]
 
 
-def _coupled(
-    model: Symmetrised, group: Group, inputs: _Inputs, Q: Tensor, returns: Kinds, tolerance: float
-) -> float:
+def _coupled(model: Symmetrised, group: Group, inputs: _Inputs, Q: Tensor, returns: Kinds, tolerance: float) -> float:
     """The largest difference of coupled draws, in the largest entry."""
     there = inputs.turned(Q)
     R0 = model.draw(inputs.x, *inputs.args, **inputs.kwargs)

@@ -114,9 +114,7 @@ def check_kinds(kinds: Kinds) -> Kinds:
     return kinds
 
 
-def symmetrise(
-    k: Callable[[Tensor], Any], R: Tensor, x: Tensor, kinds: Kinds = ("vector", "invariant")
-) -> Any:
+def symmetrise(k: Callable[[Tensor], Any], R: Tensor, x: Tensor, kinds: Kinds = ("vector", "invariant")) -> Any:
     """One draw of sym_gamma(k) at x, given the draw R of gamma (Theorem 1).
 
     With ``kinds="frame"`` it is eq. 7: k is then the sampler of gamma_1, R the draw of gamma_0, the result that of

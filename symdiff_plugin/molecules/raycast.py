@@ -115,9 +115,7 @@ class Canvas:
         y = (np.arange(first[1], last[1]) + 0.5 - half) / self.scale
         return (slice(first[1], last[1]), slice(first[0], last[0])), x[None, :], y[:, None]
 
-    def _put(
-        self, window: Window, inside: np.ndarray, z: np.ndarray, normal: np.ndarray, colour: np.ndarray
-    ) -> None:
+    def _put(self, window: Window, inside: np.ndarray, z: np.ndarray, normal: np.ndarray, colour: np.ndarray) -> None:
         nearer = inside & (z > self.depth[window])
         self.depth[window] = np.where(nearer, z, self.depth[window])
         self.normal[window] = np.where(nearer[..., None], normal, self.normal[window])

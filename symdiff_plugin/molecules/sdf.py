@@ -79,6 +79,7 @@ def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdi
     Raises:
         OSError: the file cannot be written.
     """
+
     def records() -> Iterator[Record]:
         pairs = progress(zip(molecules, verdicts, strict=True), "Writing SDF", total=len(molecules))
         for place, (molecule, verdict) in enumerate(pairs):

@@ -55,9 +55,7 @@ def gated_sum(x: Tensor, gate: Tensor, h: Tensor, layout: AtomLayout) -> Tensor:
 
 class _ModulatedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout, dtype: torch.dtype
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, layout: AtomLayout, dtype: torch.dtype) -> Tensor:
         gain = 1 + scale
         out = torch.empty_like(x, dtype=dtype)
         mean, rstd = x.new_empty(x.shape[0], 1), x.new_empty(x.shape[0], 1)

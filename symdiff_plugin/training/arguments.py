@@ -225,9 +225,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     if _is_geom(parser):
         geom.add_flags(everyone)
-    ours = parser.add_argument_group(
-        f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's."
-    )
+    ours = parser.add_argument_group(f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's.")
     for name, text in HELP.items():
         flag = _FLAG.get(name, f"--{name}")
         ours.add_argument(flag, dest=name, metavar=FLAGS[name].kind.metavar, default=argparse.SUPPRESS, help=text)
@@ -289,9 +287,7 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
         if args.diffusion_loss_type != "vlb":
             _refuse(parser, "--diffusion_noise_schedule learned is learned by --diffusion_loss_type vlb alone")
         return
-    sigma = flag_table.first_sigma(
-        args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision
-    )
+    sigma = flag_table.first_sigma(args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision)
     largest = max(args.normalize_factors[1:])
     if 8 * sigma > 1 / largest:  # EDM's own condition, which it answers with a traceback
         _refuse(

@@ -123,9 +123,7 @@ FLAGS: dict[str, Flag] = {
     "brute_force": Flag(BOOLEAN, EDM_MODELS),
     "actnorm": Flag(BOOLEAN, EDM_MODELS),
     "trace": Flag(choice("hutch", "exact"), EDM_MODELS),
-    "dequantization": Flag(
-        choice("uniform", "variational", "argmax_variational", "deterministic"), EDM_MODELS
-    ),
+    "dequantization": Flag(choice("uniform", "variational", "argmax_variational", "deterministic"), EDM_MODELS),
     "generate_epochs": Flag(whole(0), EDM_MODELS),
     "ode_regularization": Flag(real("[0, inf)"), EDM_MODELS),
     # Ours.

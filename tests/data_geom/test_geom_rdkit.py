@@ -132,9 +132,7 @@ def test_takes_what_fits_and_says_what_does_not(
 @pytest.mark.parametrize(
     "option", [["--molecules", 0], ["--conformers", 0], ["--seed", -1], ["--seed", 2**31], ["--molecules", "some"]]
 )
-def test_refuses_numbers_out_of_range(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[object]
-) -> None:
+def test_refuses_numbers_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[object]) -> None:
     refused = command("rdkit", "--out", tmp_path / "out", *option, capsys=capsys)
     assert_refused(refused, "rdkit", 2, str(option[0]))
     assert not (tmp_path / "out").exists()

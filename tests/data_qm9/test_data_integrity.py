@@ -170,9 +170,7 @@ def test_unwritable_folder(tmp_path: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--datadir"], ["--datadir", "x", "--sclice", "1"], ["--datadri", "x"]])
-def test_bad_usage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, arguments: list[str]
-) -> None:
+def test_bad_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, arguments: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(command(*arguments), 2, "--help")
     assert list(tmp_path.iterdir()) == []

@@ -115,9 +115,7 @@ def test_values_are_those_of_qm9pack(full: Path, rows: list[Row]) -> None:
 
 
 @pytest.mark.edm
-def test_edms_own_preparation_makes_the_same_bits(
-    rows: list[Row], edm_checkout: Path, tmp_path: Path
-) -> None:
+def test_edms_own_preparation_makes_the_same_bits(rows: list[Row], edm_checkout: Path, tmp_path: Path) -> None:
     archive = tmp_path / "dsgdb9nsd.xyz.tar.bz2"
     write_archive(archive, {int(row["Index"]): as_xyz(row) for row in rows})
     # In a process of its own: EDM's top-level names stay out of ours.

@@ -90,9 +90,7 @@ def test_every_element_is_where_edm_wants_it(
 def test_a_plain_draw_would_not_do(charges: dict[str, np.ndarray]) -> None:
     """Negative control: without the care taken, small slices lack fluorine."""
     random = np.random.RandomState(0)
-    lacking = sum(
-        elements(charges["test"][random.choice(len(charges["test"]), 10)]) != ELEMENTS for _ in range(20)
-    )
+    lacking = sum(elements(charges["test"][random.choice(len(charges["test"]), 10)]) != ELEMENTS for _ in range(20))
     assert lacking >= 10
 
 
@@ -144,9 +142,7 @@ def test_another_slice_is_not_overwritten_unasked(full: Path, small: Path, comma
         (["--slice", 40, 10, 10, "--slice-of", "nowhere"], "nowhere"),
     ],
 )
-def test_bad_slices_are_refused(
-    tmp_path: Path, command: Command, arguments: list[object], word: str
-) -> None:
+def test_bad_slices_are_refused(tmp_path: Path, command: Command, arguments: list[object], word: str) -> None:
     assert_refused(command("--datadir", tmp_path / "d", *arguments), 2, word)
     assert not (tmp_path / "d").exists()
 

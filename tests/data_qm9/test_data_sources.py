@@ -82,9 +82,7 @@ def test_wrong_list_is_refused(uncharacterized: Path, tmp_path: Path) -> None:
             read_uncharacterized(path)
 
 
-def test_incomplete_archive_is_refused(
-    archive: Path, uncharacterized: Path, tmp_path: Path, command: Command
-) -> None:
+def test_incomplete_archive_is_refused(archive: Path, uncharacterized: Path, tmp_path: Path, command: Command) -> None:
     result = command("--datadir", tmp_path / "d", "--archive", archive, "--uncharacterized", uncharacterized)
     assert_refused(result, 2, str(archive), "instead of 130,831")
     assert list(tmp_path.iterdir()) == []
@@ -203,9 +201,7 @@ def server(archive: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("fate", ["whole", "broken", "robot", "refused", "changed"])
-def test_download(
-    fate: str, server: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download(fate: str, server: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     remote = Remote(f"{server}/{fate}", "0" * 32 if fate == "changed" else md5)
     monkeypatch.setitem(REMOTES, ARCHIVE_NAME, remote)

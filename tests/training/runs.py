@@ -32,9 +32,7 @@ class Workplace:
         self.folder = folder
         self.edm = edm
 
-    def start(
-        self, script: str, *flags: object, python_path: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def start(self, script: str, *flags: object, python_path: Path | None = None) -> subprocess.CompletedProcess[str]:
         """The finished process of one script."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         if python_path is not None:

@@ -325,9 +325,7 @@ def test_geom_refuses_what_it_lacks(
     assert "cannot train on --dataset qm9" in refused(capsys, "--dataset", "qm9", geom=True)
 
 
-def test_a_corrupt_split_is_one_line(
-    qm9_slice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_corrupt_split_is_one_line(qm9_slice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "qm9").mkdir()
     for split in ("train", "valid", "test"):
         content = (qm9_slice / f"qm9/{split}.npz").read_bytes()

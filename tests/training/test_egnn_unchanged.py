@@ -86,9 +86,7 @@ def test_every_loss_is_upstreams(upstream: Workplace, patched: Workplace) -> Non
 
 def test_every_weight_is_upstreams(upstream: Workplace, patched: Workplace) -> None:
     for name in ("generative_model_0.npy", "generative_model_2.npy", "generative_model_ema_2.npy"):
-        ours, theirs = (
-            torch.load(place.output("egnn") / name, weights_only=True) for place in (patched, upstream)
-        )
+        ours, theirs = (torch.load(place.output("egnn") / name, weights_only=True) for place in (patched, upstream))
         assert ours.keys() == theirs.keys()
         assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
 

@@ -67,21 +67,15 @@ def test_a_run_trains_validates_tests_and_saves(place: Workplace, trained: str, 
     assert abs(steps - n_train / 16) < 2
 
 
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
-    place: Workplace, trained: str
-) -> None:
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(place: Workplace, trained: str) -> None:
     name = f"{trained}_parts"
     place.run("main_geom_drugs.py", *RUNS[trained], *QUICK, "--seed", 4, "--exp_name", name, "--n_epochs", 1)
     # With other processes too: they are no part of what is computed.
     workers = ("--num_workers", 0) if trained == "ours" else ()
     place.run("main_geom_drugs.py", "--resume", f"outputs/{name}", "--n_epochs", 2, "--no-cuda", *workers)
-    whole, parts = (
-        torch.load(place.output(run) / "checkpoint.pt", weights_only=True) for run in (trained, name)
-    )
+    whole, parts = (torch.load(place.output(run) / "checkpoint.pt", weights_only=True) for run in (trained, name))
     assert [key for key in whole if key != "args" and not equal(whole[key], parts[key])] == []
-    losses = [
-        [row["loss"] for row in read_rows(place.output(run) / "train_loss.jsonl")] for run in (trained, name)
-    ]
+    losses = [[row["loss"] for row in read_rows(place.output(run) / "train_loss.jsonl")] for run in (trained, name)]
     assert losses[0] == losses[1]
 
 

@@ -30,9 +30,7 @@ def infos(edm_path: Path) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize(("name", "noise"), [("qm9", 0.0), ("qm9_noH", 0.0), ("qm9_noH", 0.1)])
-def test_the_smiles_are_edms(
-    arrays: dict[str, np.ndarray], infos: dict[str, dict], name: str, noise: float
-) -> None:
+def test_the_smiles_are_edms(arrays: dict[str, np.ndarray], infos: dict[str, dict], name: str, noise: float) -> None:
     """Over 2,000 molecules; with noise, bonds of every order lie on both sides of their thresholds."""
     rdkit_functions = import_edm("qm9.rdkit_functions")
     decoder = infos[name]["atom_decoder"]

@@ -16,9 +16,7 @@ from symdiff_plugin.training import checkpoint
 from symdiff_plugin.training import optim as optim_module
 from symdiff_plugin.training.optim import MAX_SKIPPED, SkippedSteps, clip_gradients, get_optim, skipped_steps
 
-ARGS = Namespace(
-    model="symdiff", lr=0.1, weight_decay=0.03, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run"
-)
+ARGS = Namespace(model="symdiff", lr=0.1, weight_decay=0.03, clip_norm=2.0, clip_grad=True, fused=True, exp_name="run")
 UNFUSED = Namespace(**{**vars(ARGS), "fused": False})
 IMPLEMENTATIONS = pytest.mark.parametrize("args", [ARGS, UNFUSED], ids=["fused", "for-loop"])
 

@@ -46,9 +46,7 @@ class Seen:
         self.calls: list[tuple[Tensor, Tensor | None]] = []
         run.model.dynamics._forward = self
 
-    def __call__(
-        self, t: Tensor, xh: Tensor, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None
-    ) -> Tensor:
+    def __call__(self, t: Tensor, xh: Tensor, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None) -> Tensor:
         self.before(xh)
         self.calls.append((node_mask, context))
         return self.after(self.forward(t, xh, node_mask, edge_mask, context), context)

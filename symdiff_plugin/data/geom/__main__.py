@@ -1,8 +1,8 @@
 """Data sets of conformers for EDM's GEOM scripts: ``python -m symdiff_plugin.data.geom SUBCOMMAND``.
 
-    python -m symdiff_plugin.data.geom convert drugs_crude.msgpack   GEOM-Drugs from its archive
-    python -m symdiff_plugin.data.geom rdkit --out FOLDER            a small archive of RDKit's conformers
-    python -m symdiff_plugin.data.geom own molecules.sdf             one's own SDF or XYZ files
+python -m symdiff_plugin.data.geom convert drugs_crude.msgpack   GEOM-Drugs from its archive
+python -m symdiff_plugin.data.geom rdkit --out FOLDER            a small archive of RDKit's conformers
+python -m symdiff_plugin.data.geom own molecules.sdf             one's own SDF or XYZ files
 """
 
 from __future__ import annotations

@@ -94,8 +94,7 @@ def _open(path: Path) -> np.ndarray:
     if not isinstance(rows, np.ndarray) or rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[1] != COLUMNS:
         found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else "an archive"
         raise DataError(
-            f"{path} is {found}, not float64 (atoms, {COLUMNS}) with id, atomic number, x, y, z of each: "
-            "make it again"
+            f"{path} is {found}, not float64 (atoms, {COLUMNS}) with id, atomic number, x, y, z of each: make it again"
         )
     if not len(rows) or not rows.flags.c_contiguous:
         raise DataError(f"{path} has {'its rows not in one piece' if len(rows) else 'no atoms'}: make it again")

@@ -46,18 +46,31 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand ``own``."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", type=Path,
-                        help=".sdf, .mol or .xyz files, gzipped or not, or folders of them; every hydrogen explicit")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        type=Path,
+        help=".sdf, .mol or .xyz files, gzipped or not, or folders of them; every hydrogen explicit",
+    )
     parser.add_argument("--name", required=True, help="of the data set: the files are NAME.npy, NAME_n.npy, ...")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where they go; default data/NAME")
-    parser.add_argument("--molecules", choices=LABELS, help="what tells molecules apart, for the split by molecule; "
-                        "default: smiles if the first conformer has one, else formula")
-    parser.add_argument("--skip_bad", action="store_true",
-                        help="leave out, and count, records that would be refused: without all hydrogens or 3D "
-                        "coordinates, with elements that EDM does not know, unreadable, ...")
+    parser.add_argument(
+        "--molecules",
+        choices=LABELS,
+        help="what tells molecules apart, for the split by molecule; "
+        "default: smiles if the first conformer has one, else formula",
+    )
+    parser.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out, and count, records that would be refused: without all hydrogens or 3D "
+        "coordinates, with elements that EDM does not know, unreadable, ...",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of this name")
-    parser.add_argument("--remove_h", action="store_true",
-                        help="refused: EDM's main_geom_drugs.py cannot train without hydrogens")
+    parser.add_argument(
+        "--remove_h", action="store_true", help="refused: EDM's main_geom_drugs.py cannot train without hydrogens"
+    )
 
 
 def main(options: argparse.Namespace) -> list[Path]:
@@ -138,9 +151,7 @@ class _Tally:
         return f"; {self.reasons.total():,} records left out: {left}"
 
 
-def _labelled(
-    conformers: Iterator[Conformer], kind: str | None, tally: _Tally
-) -> Iterator[tuple[str, Conformer]]:
+def _labelled(conformers: Iterator[Conformer], kind: str | None, tally: _Tally) -> Iterator[tuple[str, Conformer]]:
     """Each conformer with the text that tells its molecule from others."""
     for conformer in conformers:
         if kind is None:

@@ -180,4 +180,3 @@ def _record(molecule: Chem.Mol, conformers: int, seed: int, first_id: int) -> di
             for index, id_ in enumerate(ids)
         ],
     }
-

@@ -111,9 +111,7 @@ def _molecules(files: GeomFiles, n_conformers: int) -> np.ndarray:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{files.smiles} cannot be read ({error}): {remedy}") from error
     if len(lines) != len(counts):
-        raise DataError(
-            f"{files.smiles} has {len(lines):,} molecules, {files.conformers} {len(counts):,}: {remedy}"
-        )
+        raise DataError(f"{files.smiles} has {len(lines):,} molecules, {files.conformers} {len(counts):,}: {remedy}")
     of_line = np.array(lines, dtype=np.int64)[counts > 0]  # molecules without a conformer take no part
     _, of_line = np.unique(of_line, return_inverse=True)
     return np.repeat(of_line, counts[counts > 0])

@@ -88,8 +88,9 @@ class TextSource:
                         yield line.rstrip("\r\n")
                     self._tell(raw.tell())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{self.path}: the gzip file is damaged after line {self.line} ({error}): get it again") \
-                from error
+            raise DataError(
+                f"{self.path}: the gzip file is damaged after line {self.line} ({error}): get it again"
+            ) from error
         except OSError as error:
             raise DataError(f"cannot read {self.path} ({error.strerror or error})") from error
 
