@@ -184,9 +184,9 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in rows)
 
 
-def _parser() -> OneLineParser:
+def _parser(prog: str) -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.sample",
+        prog=prog,
         description="Sample molecules from a model that comes with the package, without EDM, or from a run's folder.",
         epilog="Writes molecules.xyz, molecules.sdf, samples.png and summary.json.",
         allow_abbrev=False,
@@ -206,9 +206,9 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.sample") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.pretrained is None):
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))

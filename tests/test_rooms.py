@@ -13,7 +13,7 @@ PACKAGE = Path(symdiff_plugin.__file__).parent
 # From the ground up: a room imports from those before it.
 ROOMS = (
     "common", "edm", "data", "molecules", "packed", "presets", "model", "process", "training", "pretrained", "evaluate",
-    "benchmark", "report", "sample", "compat", "hooks",
+    "benchmark", "report", "sample", "compat", "hooks", "__main__",
 )  # fmt: skip
 
 

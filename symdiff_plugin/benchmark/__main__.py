@@ -11,15 +11,14 @@ from pathlib import Path
 from symdiff_plugin.common.command_line import OneLineParser
 from symdiff_plugin.common.kinds import DEVICE, SEED, whole
 
-PROGRAM = "python -m symdiff_plugin.benchmark"
 WORKLOAD_NAMES = ("qm9_train", "qm9_call", "geom_train", "geom_call")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     from symdiff_plugin.training.arguments import default_datadir
 
     parser = OneLineParser(
-        prog=PROGRAM, allow_abbrev=False,
+        prog=prog, allow_abbrev=False,
         description="Time training steps and denoising calls of several models in turn, on the same molecules, with "
         "EDM's diffusion model around each; measure memory and host reads; compare with the machine's floor.",
         epilog="Writes benchmark.json and benchmark.md into --out, and prints the latter.",
@@ -41,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.benchmark") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
 
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        text = run(options, contenders, device, shlex.join([*PROGRAM.split(), *given]))
+        text = run(options, contenders, device, shlex.join([*prog.split(), *given]))
     except EdmError as error:
         parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     except ValueError as error:

@@ -18,8 +18,6 @@ from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.kinds import whole
 from symdiff_plugin.training.history import TRAIN_LOSS, read_rows
 
-PROGRAM = "python -m symdiff_plugin.benchmark.curves"
-
 
 def losses(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Steps (S,) and training losses (S,) of the run in ``folder``.
@@ -69,9 +67,9 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
         figure.savefig(file, format="png")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.benchmark.curves") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = OneLineParser(prog=PROGRAM, description="Draw and compare training losses of runs.", allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description="Draw and compare training losses of runs.", allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; the first is compared with the others")
     parser.add_argument("--out", type=Path, default=Path("outputs/curves.png"), help="the picture (%(default)s)")
     parser.add_argument("--window", type=whole(), default=25, metavar="N", help="points a smoothed one (%(default)s)")

@@ -10,9 +10,9 @@ from pathlib import Path
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.report",
+        prog=prog,
         description="Set evaluated runs beside the paper's tables.",
         epilog="Writes report.md, tables.tex, report.json, report.html and PNG files. Without --over_seeds every run "
         "has a row of its own. Without RUN the tables are the paper's, with the sizes of the models counted here.",
@@ -27,9 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.report") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
 
     # Imported here so that --help and a wrong option answer at once.
