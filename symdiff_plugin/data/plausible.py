@@ -15,6 +15,7 @@ from symdiff_plugin.data.schema import CHARGES, DataError
 FARTHEST = 1e4  # Angstrom, from the origin, where float32 still tells 1e-3 apart; a wrong unit or bit goes beyond
 CLOSEST = 0.3  # Angstrom, two atoms; the shortest bond there is, H2's, has 0.74
 LONELIEST = 10.0  # Angstrom, from an atom to its next; the contacts of molecules that hardly touch have 4
+#: The keys that every split must have.
 NEEDED = ("num_atoms", "charges", "positions")
 _AT_ONCE = 256  # molecules whose distances are held at a time, in a CPU's cache
 

@@ -273,7 +273,7 @@ def build_dynamics(name: str, in_node_nf: int, context_node_nf: int = 0, **overr
     """The dynamics of the preset ``name``.
 
     Args:
-        name: one of :data:`symdiff_plugin.PRESETS`.
+        name: one of :data:`~symdiff_plugin.presets.PRESETS`.
         in_node_nf: nf, the number of atom types plus one if charges are modelled (6 for QM9).
         context_node_nf: number of context features of an atom; 0 for an unconditional model.
         **overrides: fields of :class:`symdiff_plugin.presets.Architecture`.

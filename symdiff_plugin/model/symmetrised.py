@@ -94,7 +94,7 @@ class Symmetrised(nn.Module):
 
         Args:
             x: (\*batch, N, d), of a floating-point type. In bfloat16 or float16, R is drawn and applied in float32.
-            *args, **kwargs: of the network and the frames.
+            \*args, \*\*kwargs: of the network and the frames.
             mask: (\*batch, N) or (\*batch, N, 1), true or 1 at atoms; None: all are. It is the network's to keep its
                 padding at zero.
 
