@@ -34,9 +34,13 @@ def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
     moving = [name not in frozen for name, _ in model.named_parameters()]
     pairs = [list(compress(module.parameters(), moving)) for module in (average, model)]
     for averages, currents in _chunks(*pairs):
-        scaled = torch._foreach_mul(currents, 1 - beta)
-        torch._foreach_mul_(averages, beta)
-        torch._foreach_add_(averages, scaled)
+        if hasattr(torch, "_foreach_mul"):  # no public name yet; for a GPU, where every kernel counts
+            scaled = torch._foreach_mul(currents, 1 - beta)  # noqa: SLF001
+            torch._foreach_mul_(averages, beta)
+            torch._foreach_add_(averages, scaled)
+        else:
+            for average, current in zip(averages, currents, strict=True):
+                average.mul_(beta).add_(current * (1 - beta))
 
 
 def _chunks(averages: list[Tensor], currents: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
