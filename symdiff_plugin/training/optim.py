@@ -38,7 +38,7 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """
     if not is_plugin_model(args):
         return None
-    frozen = getattr(model, "frozen_parameters", frozenset())
+    frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
     parameters = [parameter for name, parameter in model.named_parameters() if name not in frozen]
     fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
     return torch.optim.AdamW(
@@ -78,7 +78,7 @@ def clip_gradients(
         norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=most)
         values = [norm, *(loss.detach() for loss in losses)]
     if optim.param_groups[0].get("fused") and _heeds_found_inf(values[0].device):
-        optim.found_inf = (~values[0].isfinite()).float()
+        optim.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
     else:
         values = read(*values)
         if not math.isfinite(values[0]):
@@ -98,7 +98,7 @@ def _heeds_found_inf(device: torch.device) -> bool:
     weight = torch.zeros(1, device=device, requires_grad=True)
     optim = torch.optim.AdamW([weight], fused=True)
     weight.grad = torch.ones_like(weight)
-    optim.found_inf = torch.ones((), device=device)
+    optim.found_inf = torch.ones((), device=device)  # type: ignore[attr-defined]
     optim.step()
     return not weight.any()
 
