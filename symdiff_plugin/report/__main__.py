@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 
 if TYPE_CHECKING:
-    from symdiff_plugin.report.reference import Statistics
+    from symdiff_plugin.report.distributions import Statistics
 
 
 def _parser() -> argparse.ArgumentParser:
