@@ -91,6 +91,8 @@ def test_a_step_without_a_finite_gradient_does_nothing(
 
     backward(model, value)
     clip_gradients(args, model, optim, queue)
+    if not heeds:
+        vars(optim).pop("found_inf", None)
     optim.step()
     assert "step skipped (1 in a row)" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
