@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up from nothing, then ruff (rules and format) and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
+# Set up from nothing, then ruff (rules and format), mypy and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -21,5 +21,6 @@ install data report posebusters docs test
 status=0
 "$VENV_PYTHON" -m ruff check . || status=$?
 "$VENV_PYTHON" -m ruff format --check . || status=$?
+"$VENV_PYTHON" -m mypy || status=$?
 "$VENV_PYTHON" -m pytest "$@" || exit $?
-[ $status -eq 0 ] || die $status "the tests passed, but ruff found what stands above them"
+[ $status -eq 0 ] || die $status "the tests passed, but ruff or mypy found what stands above them"

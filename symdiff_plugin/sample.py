@@ -80,7 +80,12 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
 
     part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
     calls = itertools.count()
-    dynamics = Watched(model.dynamics, lambda: (next(calls), advance(part)))
+
+    def tick() -> None:
+        next(calls)
+        advance(part)
+
+    dynamics = Watched(model.dynamics, tick)
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
@@ -89,6 +94,7 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
         advance(-part * next(calls))
         return None
     positions = x.cpu().numpy()
+    assert dynamics.diverged is not None  # there was a call
     positions[dynamics.diverged.cpu().numpy()] = np.nan
     return from_padded(positions, types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
 

@@ -7,9 +7,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser
 from symdiff_plugin.common.kinds import DEVICE, SEED, whole
+
+if TYPE_CHECKING:  # at run time where they are needed, so that --help answers at once
+    import torch
+
+    from symdiff_plugin.benchmark.contenders import Contender
 
 WORKLOAD_NAMES = ("qm9_train", "qm9_call", "geom_train", "geom_call")
 
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     return 0
 
 
-def run(options: argparse.Namespace, contenders: list, device, command: str) -> str:
+def run(options: argparse.Namespace, contenders: list[Contender], device: torch.device, command: str) -> str:
     """Measure, write the results into ``options.out`` and return the Markdown."""
     from dataclasses import replace
 

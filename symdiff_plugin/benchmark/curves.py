@@ -57,8 +57,8 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
     for i, folder in enumerate(folders):
         step, loss = losses(folder)
         width = min(window, len(loss))
-        style = {"linewidth": 4, "alpha": 0.4} if i == 0 else {"linewidth": 1.2}  # curves that agree hide each other
-        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, **style)
+        linewidth, alpha = (4, 0.4) if i == 0 else (1.2, None)  # curves that agree hide each other
+        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, linewidth=linewidth, alpha=alpha)
     axes.set_xlabel("step")
     axes.set_ylabel(f"training loss, mean of {window} points")
     axes.grid(alpha=0.3)
@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     except OSError as error:
         parser.exit(1, f"{parser.prog}: {error.filename or options.out}: {error.strerror or error}; make room\n")
     for folder, other in zip(options.runs[1:], found[1:], strict=True):
-        mean, error = differences(other, found[0])
-        print(f"{folder} minus {options.runs[0]}, second half: {mean:+.5f} +- {error:.5f} a step")
+        mean, deviation = differences(other, found[0])
+        print(f"{folder} minus {options.runs[0]}, second half: {mean:+.5f} +- {deviation:.5f} a step")
     print(f"Written: {options.out}")
     return 0
 

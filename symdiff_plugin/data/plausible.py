@@ -59,7 +59,7 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, str]
     """(B,) which molecules have a fault, and its name; each relies on those before it being absent."""
     counts, charges, positions = (arrays[key] for key in NEEDED)
     real = charges > 0
-    yield ~np.isin(charges, [0, *CHARGES.values()]).all(axis=1), f"an element other than {' '.join(CHARGES)}"
+    yield ~np.all(np.isin(charges, [0, *CHARGES.values()]), axis=1), f"an element other than {' '.join(CHARGES)}"
     yield counts != real.sum(axis=1), "another number of charges than its num_atoms"
     yield counts == 0, "no atoms"
     for key, values in arrays.items():

@@ -6,9 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
+
+if TYPE_CHECKING:
+    from symdiff_plugin.common.errors import EvaluationError
+    from symdiff_plugin.data import DataError
+    from symdiff_plugin.edm import EdmError
 
 PARTITIONS = ("test", "val", "train")
 POSEBUSTED = 1000
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     return 0
 
 
-def _refuse(program: str, error: Exception, written: Path) -> int:
+def _refuse(program: str, error: EvaluationError | DataError | EdmError | OSError, written: Path) -> int:
     if isinstance(error, OSError):
         where = error.filename or written
         return refuse(program, f"{where}: {error.strerror or error}; make room or check the folder", 1)

@@ -80,7 +80,7 @@ def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size
     if name is None:
         raise EvaluationError(f"there is no partition {partition!r}: choose test or val")
     loader = run.loaders[name]
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if getattr(dataset, "perm", None) is not None:
         dataset.perm = None  # EDM shuffles at loading, with the seed: the subset below should not depend on it
     if n_molecules is None or n_molecules >= len(dataset):
@@ -93,7 +93,7 @@ def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size
 
 def _inputs(run: TrainedRun, data: dict[str, torch.Tensor]) -> tuple[Any, ...]:
     """A batch as EDM's test loop hands it to the model."""
-    to = {"device": run.device, "dtype": torch.float32}
+    to: dict[str, Any] = {"device": run.device, "dtype": torch.float32}
     node_mask = data["atom_mask"].to(**to).unsqueeze(2)
     x = import_edm("equivariant_diffusion.utils").remove_mean_with_mask(data["positions"].to(**to), node_mask)
     charges = (data["charges"] if run.args.include_charges else torch.zeros(0)).to(**to)

@@ -6,8 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser, refuse
+
+if TYPE_CHECKING:
+    from symdiff_plugin.report.distributions import Statistics
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -45,12 +49,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     if options.folders and not runs:
         return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
-        references = {}
+        references: dict[tuple[str, str | None], tuple[Statistics, str]] = {}
         if any(run.dataset == "qm9" for run in runs) and (found := qm9_reference(options.datadir)):
             references["qm9", None] = found
-        if any(run.dataset == "geom" for run in runs) and (found := geom_reference(options.data_file)):
-            *statistics, name = found
-            references["geom", name] = tuple(statistics)
+        if any(run.dataset == "geom" for run in runs) and (geom := geom_reference(options.data_file)):
+            statistics, source, name = geom
+            references["geom", name] = statistics, source
         written = write_report(options.out, runs, skipped, references, options.over_seeds)
     except ReportError as error:
         return refuse(parser.prog, error, 2)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +38,7 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """
     if not is_plugin_model(args):
         return None
-    frozen = getattr(model, "frozen_parameters", frozenset())
+    frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
     parameters = [parameter for name, parameter in model.named_parameters() if name not in frozen]
     fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
     return torch.optim.AdamW(
@@ -76,8 +77,8 @@ def clip_gradients(
         most = args.clip_norm if args.clip_grad else math.inf  # with inf every gradient is multiplied by 1
         norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=most)
         values = [norm, *(loss.detach() for loss in losses)]
-    if optim.param_groups[0].get("fused"):
-        optim.found_inf = (~values[0].isfinite()).float()  # as torch's GradScaler has a fused optimiser skip a step
+    if optim.param_groups[0].get("fused") and _heeds_found_inf(values[0].device):
+        optim.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
     else:
         values = read(*values)
         if not math.isfinite(values[0]):
@@ -86,6 +87,20 @@ def clip_gradients(
                 parameter.grad = None
     skipped_steps(queue).add(values[0], args)
     return values
+
+
+@cache
+def _heeds_found_inf(device: torch.device) -> bool:
+    """Whether the fused AdamW skips a step on the device by itself, as torch's GradScaler has it do.
+
+    PyTorch has no public name for that; one which no longer heeds this one would set every weight to NaN.
+    """
+    weight = torch.zeros(1, device=device, requires_grad=True)
+    optim = torch.optim.AdamW([weight], fused=True)
+    weight.grad = torch.ones_like(weight)
+    optim.found_inf = torch.ones((), device=device)  # type: ignore[attr-defined]
+    optim.step()
+    return not weight.any()
 
 
 def skipped_steps(queue: Any) -> SkippedSteps:

@@ -134,7 +134,7 @@ class Run:
             print(f"Trained; the results are in {self.folder}")
 
 
-def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
+def describe(args: Namespace, model: Any) -> dict[str, Any]:
     """The resolved configuration of a run, for ``config.json``.
 
     Args:

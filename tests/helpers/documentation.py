@@ -219,7 +219,7 @@ def understand(call: list[str]) -> None:
             _require((ROOT / word).exists(), f"there is no {word}")
     if program == "pip" or words[:2] == ["-m", "pip"]:
         _understand_pip(words if program == "pip" else words[2:])
-    elif program == "ruff" or words[:2] in (["-m", "ruff"], ["-m", "pytest"], ["-m", "sphinx"]):
+    elif program == "ruff" or words[:2] in (["-m", tool] for tool in ("ruff", "mypy", "pytest", "sphinx")):
         importlib.metadata.version("ruff" if program == "ruff" else words[1])
     else:
         with contextlib.suppress(Parsed), stopping_at_parsing():
