@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from symdiff_plugin.common.files import replacing, write_json
@@ -13,7 +12,7 @@ from symdiff_plugin.report.plots import distributions, learning_curves, sample_g
 from symdiff_plugin.report.reference import Statistics
 from symdiff_plugin.report.render import to_latex, to_markdown
 from symdiff_plugin.report.tables import build_tables
-from symdiff_plugin.report.viewer import INSTALL, have_plotly, viewer
+from symdiff_plugin.report.viewer import viewer
 
 _NAMES = {"qm9": "QM9", "geom": "GEOM-Drugs"}
 
@@ -62,16 +61,12 @@ def write_report(
         path = out / f"samples_{index}.png"  # two folders may have one name
         if sample_grid(path, run):
             pictures.append((f"Samples of {run.folder.name}", path))
-    if have_plotly():
-        in_3d = viewer(runs)
-    else:
-        in_3d = f"<p>Molecules in 3D need plotly: <code>{escape(INSTALL)}</code>, then make the report again.</p>"
     _write(out / "report.md", to_markdown(tables, skipped))
     _write(out / "tables.tex", to_latex(tables))
     left_out = [{"folder": str(folder), "reason": reason} for folder, reason in skipped]
     record = {"paper": "Zhang et al. 2024", "over_seeds": over_seeds, "tables": [table.record() for table in tables]}
     write_json(out / "report.json", {**record, "left_out": left_out})
-    _write(out / "report.html", page(tables, pictures, in_3d, skipped))
+    _write(out / "report.html", page(tables, pictures, viewer(runs), skipped))
     texts = [out / name for name in ("report.md", "tables.tex", "report.json")]
     return [*texts, *(path for _, path in pictures), out / "report.html"]
 
