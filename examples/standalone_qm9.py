@@ -33,7 +33,7 @@ from symdiff_plugin.common.files import write_json
 from symdiff_plugin.common.kinds import SAMPLES, SEED, real, whole
 from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.molecules.molecule import Molecule, from_padded, write_xyz
-from symdiff_plugin.molecules.perception import fractions, perceive
+from symdiff_plugin.molecules.perception import perceive, perceived_fractions
 from symdiff_plugin.molecules.picture import write_picture
 
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
@@ -151,7 +151,7 @@ def train(
 def assess(molecules: list[Molecule]) -> tuple[dict[str, float], list[str | None], list[int]]:
     """Fractions of the samples, each one's SMILES (None: not valid), and into how many pieces it falls."""
     perceived = [perceive(molecule) for molecule in molecules]
-    return fractions(perceived), [one.smiles for one in perceived], [one.pieces for one in perceived]
+    return perceived_fractions(perceived), [one.smiles for one in perceived], [one.pieces for one in perceived]
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -53,7 +53,7 @@ TESTS: dict[str, list[str]] = {
     "packed/modulation": ["tests/test_modulation.py"],
     "packed/attention": ["tests/test_attention.py"],
     "packed/swiglu": ["tests/test_swiglu.py"],
-    "packed/row_slices": ["tests/test_slices.py"],
+    "packed/row_slices": ["tests/test_row_slices.py"],
     "packed/precision": ["tests/test_precision.py", "tests/test_bf16_notice.py", "-k", "not tell"],
     "process/diffusion": ["tests/test_diffusion.py", "tests/test_diffusion_is_edms.py"],
     "process/importance_bound": ["tests/training/test_importance_bound.py"],

@@ -19,8 +19,8 @@ from symdiff_plugin import build_dynamics
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate import evaluation as report
 from symdiff_plugin.evaluate.metrics import Verdict, summarise
-from symdiff_plugin.evaluate.repetitions import summary
-from symdiff_plugin.evaluate.sampling import Watched, watched
+from symdiff_plugin.evaluate.repetitions import summary_of_repetitions
+from symdiff_plugin.evaluate.sampling import DivergenceGuard, guarded
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -93,7 +93,7 @@ def test_a_diverged_molecule_is_noted_and_the_others_are_left_alone(value):
     model = nn.Module()
     model.dynamics = Diverges(dynamics, value)
     ticks = []
-    with watched(model, lambda: ticks.append(1)) as watch, torch.no_grad():
+    with guarded(model, lambda: ticks.append(1)) as watch, torch.no_grad():
         for call in range(3):
             torch.manual_seed(call)
             out = model.dynamics._forward(t, xh, mask, None, None)
@@ -109,10 +109,10 @@ def test_a_diverged_molecule_is_noted_and_the_others_are_left_alone(value):
 def test_the_watch_is_lifted_after_an_error():
     model = nn.Module()
     model.dynamics = Diverges(nn.Identity(), 0.0)
-    with watched(model, lambda: None) as watch:
-        assert isinstance(watch, Watched)
+    with guarded(model, lambda: None) as watch:
+        assert isinstance(watch, DivergenceGuard)
         assert model.dynamics is watch
-    with pytest.raises(TypeError), watched(model, lambda: None):
+    with pytest.raises(TypeError), guarded(model, lambda: None):
         model.dynamics._forward("too few arguments")
     assert isinstance(model.dynamics, Diverges)
 
@@ -141,14 +141,14 @@ def test_the_watched_dynamics_is_told_of_a_sampling_run_and_given_the_times():
     model.dynamics = inner
     _, xh, mask = qm9_batch(3, dtype=torch.float32)
     times = [torch.full((3, 1), 0.5), torch.tensor(0.25), 0.125]
-    with watched(model, lambda: None):
+    with guarded(model, lambda: None):
         with model.dynamics.sampling():
             for t in times:
                 model.dynamics._forward(t, xh, mask, None, None)
         assert not inner.inside
     assert [given is t for given, t in zip(inner.times, times, strict=True)] == [True] * 3
     model.dynamics = Diverges(nn.Identity(), 0.0)  # as EDM's: without such a method
-    with watched(model, lambda: None), model.dynamics.sampling():
+    with guarded(model, lambda: None), model.dynamics.sampling():
         pass
 
 
@@ -231,14 +231,14 @@ def test_the_summary_is_numpys_mean_and_sample_deviation():
         for i in range(4)
     ]
     records[2]["novelty"] = None
-    found = summary(records)
+    found = summary_of_repetitions(records)
     for name in ("validity", "test_nll"):
         assert found[name] == pytest.approx(np.mean(values[name]), rel=1e-14)
         assert found["std"][name] == pytest.approx(np.std(values[name], ddof=1), rel=1e-12)
     assert found["novelty"] is found["std"]["novelty"] is found["novel"] is None
     assert set(found["std"]) == {"validity", "test_nll", "novelty"}  # settings and counts have no deviation
     assert (found["n_runs"], found["runs"], found["seed"], found["n_samples"]) == (4, records, 5, 10)
-    one = summary(records[:1])
+    one = summary_of_repetitions(records[:1])
     assert one == {**records[0], "n_runs": 1, "runs": records[:1]}
 
 
@@ -270,12 +270,14 @@ def test_metrics_within_metrics_are_averaged_too():
         busted = {"passes_all": passes, "checks": {"bond_angles": angles}, "n_molecules": 7, "config": "mol"}
         return {"validity": passes, "posebusters": busted, "settings": {"some": 0.5}}
 
-    found = summary([record(0.5, 0.25), record(0.75, 0.5)])
+    found = summary_of_repetitions([record(0.5, 0.25), record(0.75, 0.5)])
     assert found["posebusters"] == {
         "passes_all": 0.625, "checks": {"bond_angles": 0.375}, "n_molecules": 7, "config": "mol",
     }  # fmt: skip
     assert found["std"]["posebusters"]["passes_all"] == pytest.approx(0.125 * 2**0.5)
     assert found["std"]["posebusters"]["checks"]["bond_angles"] == pytest.approx(0.125 * 2**0.5)
     assert "settings" not in found["std"]
-    assert summary([record(0.5, 0.25), record(0.5, None)])["posebusters"]["checks"]["bond_angles"] is None
-    assert "std" not in summary([record(0.5, 0.25)])
+    assert (
+        summary_of_repetitions([record(0.5, 0.25), record(0.5, None)])["posebusters"]["checks"]["bond_angles"] is None
+    )
+    assert "std" not in summary_of_repetitions([record(0.5, 0.25)])

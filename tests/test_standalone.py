@@ -17,9 +17,9 @@ from rdkit import Chem
 from torch import nn
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
-from symdiff_plugin.data.store import save
+from symdiff_plugin.data.store import save_splits
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
-from symdiff_plugin.molecules.perception import canonical_smiles
+from symdiff_plugin.molecules.perception import perceive
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "standalone_qm9.py"
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -45,7 +45,7 @@ def datadir(tmp_path_factory) -> Path:
         ),
         len(MOLECULES),
     )
-    save(folder, {"train": table, "valid": table, "test": table})
+    save_splits(folder, {"train": table, "valid": table, "test": table})
     return folder
 
 
@@ -128,11 +128,11 @@ def test_the_perfect_network_has_no_loss_and_samples_the_molecule(example, datad
 
 def test_validity_finds_the_smiles_of_real_molecules_and_refuses_the_others(example):
     for molecule, record in zip(REAL, MOLECULES, strict=True):
-        assert canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
-        assert canonical_smiles(Molecule(molecule.symbols, 3 * molecule.positions)) is None
-        assert canonical_smiles(Molecule(molecule.symbols, np.nan * molecule.positions)) is None
+        assert perceive(molecule).smiles == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert perceive(Molecule(molecule.symbols, 3 * molecule.positions)).smiles is None
+        assert perceive(Molecule(molecule.symbols, np.nan * molecule.positions)).smiles is None
         without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
-        assert canonical_smiles(without_an_atom) is None
+        assert perceive(without_an_atom).smiles is None
     nowhere = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
     metrics, smiles, pieces = example.assess([REAL[4], REAL[4], REAL[5], nowhere])
     assert metrics == {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}

@@ -24,11 +24,11 @@ from symdiff_plugin.data.figshare_source import (
     uncharacterized_by_index,
 )
 from symdiff_plugin.data.integrity import SPLIT_HASHES, content_hash, require_space, temporary_beside
-from symdiff_plugin.data.qm9pack_source import find_qm9pack, read_catalogue, read_molecules
+from symdiff_plugin.data.qm9_slices import make_slice_from_qm9pack, save_slice, slice_bytes, write_slice
+from symdiff_plugin.data.qm9pack_source import find_qm9pack, read_catalogue, read_qm9pack
 from symdiff_plugin.data.schema import N_MOLECULES, SPLITS, DataError, ResourceError
-from symdiff_plugin.data.slices import make_slice_from_qm9pack, save_slice, slice_bytes, write_slice
-from symdiff_plugin.data.splits import Arrays, Molecule, split_table, tabulate
-from symdiff_plugin.data.store import SliceSpec, is_made, open_folder, save
+from symdiff_plugin.data.splits import Arrays, QM9Molecule, split_table, tabulate
+from symdiff_plugin.data.store import SliceSpec, is_made, open_folder, save_splits
 
 FULL_BYTES = 60_000_000  # the three files take 35 MB
 DOWNLOAD_BYTES = 120_000_000  # the archive takes 86 MB
@@ -77,7 +77,7 @@ def prepare_qm9(
         if archive is not None:
             splits, source = _from_archive(Path(archive), uncharacterized), f"from {archive}"
         elif packed is not None:
-            splits, source = _split(read_molecules(packed), packed), "from qm9pack"
+            splits, source = _split(read_qm9pack(packed), packed), "from qm9pack"
         else:
             splits, source = _from_figshare(folder), "from figshare"
         for split in SPLITS:
@@ -87,7 +87,7 @@ def prepare_qm9(
                     "nothing was written; try another source (--archive, or pip install qm9pack)"
                 )
         if slice_spec is None:
-            save(datadir, splits)
+            save_splits(datadir, splits)
         else:
             save_slice(splits, datadir, slice_spec)
     return f"{source}, content verified"
@@ -111,7 +111,7 @@ def _from_archive(archive: Path, uncharacterized: str | Path | None) -> dict[str
     return _split(read_archive(archive, excluded), archive)
 
 
-def _split(molecules: Iterable[Molecule], source: Path) -> dict[str, Arrays]:
+def _split(molecules: Iterable[QM9Molecule], source: Path) -> dict[str, Arrays]:
     try:
         return split_table(tabulate(molecules, N_MOLECULES))
     except DataError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from symdiff_plugin.molecules.bonds import bonded_pairs
 from symdiff_plugin.molecules.molecule import Molecule
 from symdiff_plugin.molecules.picture import COLOURS, OTHER, STICK, ball_radius, view
-from symdiff_plugin.report.folders import Run
+from symdiff_plugin.report.folders import EvaluatedRun
 from symdiff_plugin.report.plots import spread
 
 SHOWN = 12  # molecules a run
@@ -32,7 +32,7 @@ def geometry(molecule: Molecule) -> dict[str, Any]:
     }
 
 
-def viewer(runs: Sequence[Run]) -> str:
+def viewer(runs: Sequence[EvaluatedRun]) -> str:
     """HTML of the viewer, its script included; "" if no run has molecules."""
     entries = [
         {

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from symdiff_plugin.common.files import replacing, write_json
-from symdiff_plugin.report.folders import Run
+from symdiff_plugin.report.folders import EvaluatedRun
 from symdiff_plugin.report.page import page
 from symdiff_plugin.report.plots import distributions, learning_curves, sample_grid
-from symdiff_plugin.report.reference import Statistics
+from symdiff_plugin.report.reference import MoleculeStatistics
 from symdiff_plugin.report.render import to_latex, to_markdown
 from symdiff_plugin.report.tables import build_tables
 from symdiff_plugin.report.viewer import viewer
@@ -19,9 +19,9 @@ _NAMES = {"qm9": "QM9", "geom": "GEOM-Drugs"}
 
 def write_report(
     out: Path,
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     skipped: Sequence[tuple[Path, str]] = (),
-    references: Mapping[tuple[str, str | None], tuple[Statistics, str]] | None = None,
+    references: Mapping[tuple[str, str | None], tuple[MoleculeStatistics, str]] | None = None,
     over_seeds: bool = False,
 ) -> list[Path]:
     """Write ``report.md``, ``tables.tex``, ``report.json``, ``report.html`` and the plots into ``out``.
@@ -29,7 +29,7 @@ def write_report(
     Args:
         out: made if missing; files of an earlier report are replaced.
         runs, skipped: from :func:`symdiff_plugin.report.folders.read_runs`.
-        references: statistics of the data, and what they are of, by :attr:`Run.data`; from
+        references: statistics of the data, and what they are of, by :attr:`EvaluatedRun.data`; from
             :mod:`symdiff_plugin.report.reference`. Samples of other data have plots without them.
         over_seeds: one row a model, mean and standard deviation over its runs.
 
@@ -43,7 +43,7 @@ def write_report(
     tables = build_tables(runs, over_seeds)
     pictures = []
     # A likelihood or a bond length says something beside others of the same data alone.
-    groups: dict[tuple[str, str | None], list[Run]] = {}
+    groups: dict[tuple[str, str | None], list[EvaluatedRun]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)
     for index, data in enumerate(sorted(groups, key=lambda data: (data[0] != "qm9", data[1] or ""))):
