@@ -132,9 +132,7 @@ FLAGS: dict[str, Flag] = {
     "weight_decay": Flag(real("[0, inf)"), _OURS),
     "clip_norm": Flag(optional(real("(0, inf]")), _OURS),  # None: infinity, as JSON has it
     "freeze_epsilon": Flag(BOOLEAN, _OURS),
-    "init_from": Flag(
-        optional(TEXT), _OURS, "anew"
-    ),  # check_initial_weights compares it: paths may be written otherwise
+    "init_from": Flag(optional(TEXT), _OURS, "anew"),  # check_initial_weights compares it, however written
     "fused": Flag(BOOLEAN, _OURS, "free"),
     "compile": Flag(choice(*COMPILE_MODES), _OURS, "free"),
 }
