@@ -160,7 +160,7 @@ def evaluation(molecules, verdicts, **more) -> report.Evaluation:
 def test_the_files_of_an_evaluation(tmp_path):
     folder = tmp_path / "new" / "run"
     nll = {"test_nll": float("nan"), "test_nll_standard_error": None, "test_nll_molecules": 7}
-    written = report.write(evaluation(SAMPLES, VERDICTS, **nll), folder)
+    written = report.write_evaluation(evaluation(SAMPLES, VERDICTS, **nll), folder)
     files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png", "xyz"]
     assert sorted(path.name for path in folder.iterdir()) == files
     assert {path.name for path in written} == {path.name for path in folder.iterdir()}
@@ -178,12 +178,12 @@ def test_the_files_of_an_evaluation(tmp_path):
 
 def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PICTURED", 2)
-    report.write(evaluation(SAMPLES, VERDICTS), tmp_path)
-    report.write(evaluation(SAMPLES[:2], VERDICTS[:2]), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES, VERDICTS), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES[:2], VERDICTS[:2]), tmp_path)
     assert sorted(path.name for path in (tmp_path / "xyz").iterdir()) == ["0.xyz", "1.xyz"]
     assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == 2
     many = 1001
-    report.write(evaluation(SAMPLES[:1] * many, VERDICTS[:1] * many), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES[:1] * many, VERDICTS[:1] * many), tmp_path)
     assert not (tmp_path / "xyz").exists()  # single files of other samples would mislead
     assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == many
     files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png"]
@@ -191,35 +191,37 @@ def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch
 
 
 def test_a_failure_half_way_leaves_the_first_evaluation_whole(tmp_path):
-    report.write(evaluation(SAMPLES, VERDICTS), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES, VERDICTS), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     spoilt = evaluation(SAMPLES[:2], VERDICTS[:2])
     spoilt.record["seed"] = object()  # metrics.json, written last, cannot be
     with pytest.raises(TypeError):
-        report.write(spoilt, tmp_path)
+        report.write_evaluation(spoilt, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_table_shows_what_there_is():
-    text = report.table(evaluation(SAMPLES, VERDICTS).record)
+    text = report.metrics_table(evaluation(SAMPLES, VERDICTS).record)
     assert "NLL" not in text
     assert "Novelty" not in text
     nll = {"val_nll": -12.345, "val_nll_standard_error": 0.25, "val_nll_molecules": 1234}
-    text = report.table(evaluation(SAMPLES, VERDICTS, **nll).record)
+    text = report.metrics_table(evaluation(SAMPLES, VERDICTS, **nll).record)
     assert "-12.35 +- 0.25 nats (1,234 molecules)" in text or "-12.34 +- 0.25 nats (1,234 molecules)" in text
     assert " 50.00%" in text
 
 
 def test_the_table_of_several_runs_shows_their_deviation():
     record = {**evaluation(SAMPLES, VERDICTS).record, "test_nll": -1.0, "test_nll_molecules": 7, "n_runs": 3}
-    one = report.table({**record, "test_nll_standard_error": 0.5})
-    several = report.table({**record, "test_nll_standard_error": 0.5, "std": {"test_nll": 0.25, "validity": 0.0125}})
+    one = report.metrics_table({**record, "test_nll_standard_error": 0.5})
+    several = report.metrics_table(
+        {**record, "test_nll_standard_error": 0.5, "std": {"test_nll": 0.25, "validity": 0.0125}}
+    )
     assert "-1.00 +- 0.50 nats" in one
     assert "-1.00 +- 0.25 nats" in several
     assert "80.00% +- 1.25%" in several
     assert "+- 1.25%" not in one
     assert "5 samples a run, 3 runs" in several
-    assert "not a number" in report.table({**record, "test_nll": None})  # as metrics.json has NaN
+    assert "not a number" in report.metrics_table({**record, "test_nll": None})  # as metrics.json has NaN
 
 
 def test_the_summary_is_numpys_mean_and_sample_deviation():

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import SEED
 from symdiff_plugin.data.figshare_source import (
     ARCHIVE_NAME,
@@ -175,15 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.datadir, options.archive, options.uncharacterized, spec, options.slice_of, options.force
         )
     except DataError as error:
-        message = str(error).replace("\n", " ")
-        print(f"{parser.prog}: {message}", file=sys.stderr)
-        return error.exit_status
+        return refuse(parser.prog, error, error.exit_status)
     except OSError as error:
-        print(f"{parser.prog}: {error.filename or options.datadir}: {error.strerror}", file=sys.stderr)
-        return 1
+        return refuse(parser.prog, f"{error.filename or options.datadir}: {error.strerror}", 1)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted, nothing was changed", file=sys.stderr)
-        return 130
+        return refuse(parser.prog, "interrupted, nothing was changed", 130)
     print(f"{spec or 'QM9'}: {(Path(options.datadir) / 'qm9').resolve()} ({source})")
     return 0
 

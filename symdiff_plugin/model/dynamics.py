@@ -53,11 +53,7 @@ class DiTDynamics(nn.Module):
     """
 
     def __init__(
-        self,
-        architecture: Architecture,
-        in_node_nf: int,
-        context_node_nf: int = 0,
-        backbone: nn.Module | None = None,
+        self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0, backbone: nn.Module | None = None
     ) -> None:
         super().__init__()
         a = architecture
@@ -249,11 +245,7 @@ class SymDiffDynamics(DiTDynamics):
     """
 
     def __init__(
-        self,
-        architecture: Architecture,
-        in_node_nf: int,
-        context_node_nf: int = 0,
-        backbone: nn.Module | None = None,
+        self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0, backbone: nn.Module | None = None
     ) -> None:
         super().__init__(architecture, in_node_nf, context_node_nf, backbone)
         a = architecture
