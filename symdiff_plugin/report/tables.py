@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from symdiff_plugin.common import paper
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
-from symdiff_plugin.report.counted import counted
 from symdiff_plugin.report.folders import EvaluatedRun, is_number
+from symdiff_plugin.report.model_sizes import counted_sizes
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. The paper's authors coul
 def build_tables(runs: Sequence[EvaluatedRun], over_seeds: bool = False) -> list[Table]:
     """All tables: first that of all runs, if there are any, then the paper's.
 
-    Parameters and sizes of models that were not run are counted (:func:`symdiff_plugin.report.counted.counted`).
+    Parameters and sizes of models that were not run are counted (:mod:`symdiff_plugin.report.model_sizes`).
 
     Args:
         runs: from :func:`symdiff_plugin.report.folders.read_runs`.
@@ -137,7 +137,7 @@ def build_tables(runs: Sequence[EvaluatedRun], over_seeds: bool = False) -> list
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_5.items()}, ()),
         ("6", "The EDM models for QM9", (PARAMETERS, *EGNN_SIZES),
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()},
-         () if "parameters" in counted("edm", "qm9") else (NO_EDM_FOOTNOTE,)),
+         () if "parameters" in counted_sizes("edm", "qm9") else (NO_EDM_FOOTNOTE,)),
         ("7", "Seconds per epoch, sampling time and vRAM on GEOM-Drugs", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
          {key: (cost.label, _costs(cost)) for key, cost in geom_costs.items()}, (COST_FOOTNOTE, GEOLDM_FOOTNOTE)),
         ("8", "Finetuning a pretrained DiT on QM9", QUALITY,
@@ -173,7 +173,7 @@ def _all_runs(runs: Sequence[EvaluatedRun], over_seeds: bool) -> Table:
 
 def star_footnote() -> str:
     """Why our SymDiff* is larger than the paper's, with our parameters counted."""
-    numbers = counted("symdiff_star", "qm9")
+    numbers = counted_sizes("symdiff_star", "qm9")
     f_theta = numbers["parameters"] - numbers["epsilon_theta"]
     return (
         "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
@@ -201,7 +201,7 @@ def _our_rows(
         command = command_for(key, dataset) if key else ""
         if not command:
             return []
-        known = counted(key, dataset)
+        known = counted_sizes(key, dataset)
         cells = tuple(_cell(known.get(column.key), None, column) for column in columns)
         if all(cell.text for cell in cells):
             return [Row(key, label, "ours", cells, COUNTED_NOTE)]
