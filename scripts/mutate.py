@@ -41,10 +41,10 @@ LIBRARIES = (
 )  # fmt: skip
 
 # The modules in the order of their weight, and the tests that are to find their faults.
-_FAST = ["-k", "not moments and not compiled"]
+_FAST = ["-k", "not moments and not compiled and not learns"]
 _MODEL = ["tests/test_dynamics.py", "tests/test_symmetrisation.py", "tests/test_compat.py"]
 TESTS: dict[str, list[str]] = {
-    "model/dynamics": [*_MODEL, "tests/test_dynamics_groups.py", *_FAST],
+    "model/dynamics": [*_MODEL, "tests/test_dynamics_groups.py", "tests/test_backbone.py", *_FAST],
     "model/symmetrisation": [*_MODEL, "tests/test_symmetrised.py", *_FAST],
     "model/groups": ["tests/test_groups.py", "tests/test_symmetrised.py"],
     "model/pair_features": ["tests/test_pair_features.py"],

@@ -67,5 +67,6 @@ def info_of(conformers: Iterable[np.ndarray], data_set: str = "own data") -> dic
 
 
 def save_info(info: dict[str, Any], files: GeomFiles) -> None:
+    files.info.parent.mkdir(parents=True, exist_ok=True)
     with open(files.info, "w") as file:
         write_dataset_info(info, file)
