@@ -16,7 +16,7 @@ find_python
 if ! try_edm; then
     shout "EDM CANNOT BE HAD: THE TESTS THAT NEED IT WILL BE SKIPPED." "$EDM_FAULT"
 fi
-install data report posebusters docs test
+install data posebusters docs test
 
 status=0
 "$VENV_PYTHON" -m ruff check . || status=$?

@@ -315,8 +315,8 @@ evaluate() {
     if [ -e "$out/metrics.json" ] && [ ! "$out/checkpoint.pt" -nt "$out/metrics.json" ] &&
         [ "$(cat "$out/evaluation_done" 2>/dev/null)" = "$flags" ]; then
         say "$out is evaluated already"
-        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.evaluation import table
-print(table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
+        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.evaluation import metrics_table
+print(metrics_table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
         return
     fi
     say "evaluating: $out"

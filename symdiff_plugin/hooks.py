@@ -35,8 +35,7 @@ from symdiff_plugin.training.optim import clip_gradients
 from symdiff_plugin.training.optim import get_optim as plain_optim
 from symdiff_plugin.training.run import Run
 from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, histogram
-from symdiff_plugin.training.size_independent_loss import attach as attach_sizes
-from symdiff_plugin.training.size_independent_loss import begin_step, padded_size
+from symdiff_plugin.training.size_independent_loss import attach_sizes, begin_step, loss_size
 from symdiff_plugin.training.tracker import tracker as wandb
 
 __all__ = [
@@ -58,8 +57,8 @@ __all__ = [
     "is_tested",
     "is_visualised",
     "load_weights",
+    "loss_size",
     "nearest_size",
-    "padded_size",
     "parse_args",
     "parse_evaluation",
     "progress",
@@ -152,7 +151,7 @@ species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
 parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
-run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
+run_arguments = _for_scripts(eval_scripts.script_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
 

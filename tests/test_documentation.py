@@ -18,8 +18,8 @@ from molecules import MOLECULES
 from own_molecules import molecules, write_sdf
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
-from symdiff_plugin.data.store import save
-from symdiff_plugin.evaluate.evaluation import table
+from symdiff_plugin.data.store import save_splits
+from symdiff_plugin.evaluate.evaluation import metrics_table
 from symdiff_plugin.presets import PRESETS
 from symdiff_plugin.report.folders import read_runs
 from symdiff_plugin.report.tables import build_tables
@@ -62,7 +62,7 @@ def qm9(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_molecule(m["index"], m["symbols"], np.ravel(m["positions"]).tolist(), [0.0] * 15, [0.0]) for m in MOLECULES
     )
     split = tabulate(rows, len(MOLECULES))
-    save(datadir, dict.fromkeys(("train", "valid", "test"), split))
+    save_splits(datadir, dict.fromkeys(("train", "valid", "test"), split))
     return datadir / "qm9"
 
 
@@ -180,7 +180,7 @@ def test_the_output_shown_is_what_the_evaluation_prints() -> None:
 
     first, *lines = only(OUTPUT).text.splitlines()
     assert re.fullmatch(r"outputs/\w+: \w+, \S+, seed \d+", first)
-    assert labels(lines) == labels(table(record).splitlines())
+    assert labels(lines) == labels(metrics_table(record).splitlines())
 
 
 def layout_entries(text: str) -> set[str]:

@@ -141,12 +141,6 @@ def boolean(text: str) -> bool:
         raise ValueError(text) from None
 
 
-def mend_types(parser: argparse.ArgumentParser) -> None:
-    """Let EDM's flags of ``type=eval`` take Python literals alone, and those of ``type=bool`` what they say."""
-    for action in parser._actions:
-        action.type = {eval: literal, bool: boolean}.get(action.type, action.type)
-
-
 def literal(text: str) -> Any:
     """A Python literal (number, boolean, list, None, quoted text) from the text of an argument; nothing is executed.
 

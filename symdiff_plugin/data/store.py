@@ -177,7 +177,7 @@ def open_folder(datadir: str | Path) -> Iterator[Path]:
         raise
 
 
-def save(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSpec | None = None) -> None:
+def save_splits(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSpec | None = None) -> None:
     """Write the three files, and for a slice the record of what it is: all of them or none.
 
     Raises:

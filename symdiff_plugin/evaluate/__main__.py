@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.evaluation import table
+    from symdiff_plugin.evaluate.evaluation import metrics_table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
     from symdiff_plugin.evaluate.repetitions import evaluate_runs, kept_runs
     from symdiff_plugin.evaluate.trained_run import load_run
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
         return refuse(parser.prog, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
     what = "initial weights" if options.untrained else run.checkpoint
     seeds = f"seed {options.seed}" + (f" to {options.seed + options.runs - 1}" if options.runs > 1 else "")
-    print(f"{options.run}: {run.args.model}, {what}, {seeds}\n{table(record)}")
+    print(f"{options.run}: {run.args.model}, {what}, {seeds}\n{metrics_table(record)}")
     lost = sum(round(one["non_finite"] * one["n_samples"]) for one in record["runs"])
     left_out = f" ({lost} molecules without finite coordinates are left out of the SDF)" if lost else ""
     print("Written: " + ", ".join(map(str, written)) + left_out)
@@ -153,7 +153,7 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_geom_split, evaluate_split
-    from symdiff_plugin.evaluate.evaluation import table
+    from symdiff_plugin.evaluate.evaluation import metrics_table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
 
     geom = options.dataset == "geom"
@@ -174,7 +174,7 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     what = f"split of QM9, {record['n_samples']:,} molecules"
     if geom:
         what = f"split ({options.split}) of {record['data_set'] or 'GEOM-Drugs'}, {record['n_samples']:,} conformers"
-    print(f"Data: {options.data} {what}\n{table(record)}\nWritten: {path}")
+    print(f"Data: {options.data} {what}\n{metrics_table(record)}\nWritten: {path}")
     return 0
 
 

@@ -15,8 +15,7 @@ from symdiff_plugin.evaluate.batch_size import choose_batch_size
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.novelty import training_smiles
-from symdiff_plugin.evaluate.posebusters import bust
-from symdiff_plugin.evaluate.posebusters import lines as posebusters_lines
+from symdiff_plugin.evaluate.posebusters import bust, posebusters_lines
 from symdiff_plugin.evaluate.sampling import sample_molecules
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.molecules.molecule import Molecule, format_frame, write_xyz
@@ -113,7 +112,7 @@ def evaluate(
     return Evaluation(record, samples.molecules, verdicts)
 
 
-def write(evaluation: Evaluation, folder: Path) -> list[Path]:
+def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write ``metrics.json``, ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and up to 1,000 files in ``xyz/``.
 
     They replace those of an earlier evaluation all together, once all are on disk.
@@ -169,7 +168,7 @@ def put_in_place(new: Path, folder: Path, old: Path, singles: str) -> list[Path]
     return [folder / name for name in names]
 
 
-def table(record: dict[str, Any]) -> str:
+def metrics_table(record: dict[str, Any]) -> str:
     """The metrics of ``metrics.json`` as aligned lines of text; of several runs mean +- standard deviation."""
     std = record.get("std") or {}
     lines = []

@@ -20,7 +20,7 @@ from typing import Any
 
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate.batch_size import choose_batch_size
-from symdiff_plugin.evaluate.evaluation import evaluate, put_in_place, write
+from symdiff_plugin.evaluate.evaluation import evaluate, put_in_place, write_evaluation
 from symdiff_plugin.evaluate.settings import difference, settings_of
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 
@@ -54,7 +54,7 @@ def evaluate_runs(
         say: is told what is taken from earlier and what is not.
 
     Returns:
-        The summary, see :func:`summary`, and what was written.
+        The summary, see :func:`summary_of_repetitions`, and what was written.
 
     Raises:
         EvaluationError, DataError: see :func:`symdiff_plugin.evaluate.evaluation.evaluate`.
@@ -86,9 +86,9 @@ def evaluate_runs(
                 run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws, posebusters
             )
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
-            _keep(partial(write, found), folder)
+            _keep(partial(write_evaluation, found), folder)
         folders.append(folder)
-    record = summary([_read(folder) for folder in folders])
+    record = summary_of_repetitions([_read(folder) for folder in folders])
     return record, _publish(folders[0], record, run.folder, suffix)
 
 
@@ -97,7 +97,7 @@ def kept_runs(folder: Path, suffix: str = "") -> Path:
     return folder / f"evaluation{suffix}"
 
 
-def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of_repetitions(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One record of several runs: mean and sample standard deviation (ddof 1) of each metric.
 
     Args:

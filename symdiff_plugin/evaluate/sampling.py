@@ -24,14 +24,14 @@ from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.by_size import in_batches
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.molecules.molecule import Molecule, from_padded
-from symdiff_plugin.process.divergence import Watched
+from symdiff_plugin.process.divergence import DivergenceGuard
 
 
 @contextlib.contextmanager
-def watched(model: Any, tick: Callable[[], Any]) -> Iterator[Watched]:
-    """Put a :class:`Watched` in the place of ``model.dynamics`` for the length of one batch."""
+def guarded(model: Any, tick: Callable[[], Any]) -> Iterator[DivergenceGuard]:
+    """Put a :class:`DivergenceGuard` in the place of ``model.dynamics`` for the length of one batch."""
     dynamics = model.dynamics
-    model.dynamics = Watched(dynamics, tick)
+    model.dynamics = DivergenceGuard(dynamics, tick)
     try:
         yield model.dynamics
     finally:
@@ -102,7 +102,7 @@ def _sample_batch(
 
     try:
         with (
-            watched(run.model, tick) as dynamics,
+            guarded(run.model, tick) as dynamics,
             contextlib.redirect_stdout(io.StringIO()),
             torch.no_grad(),
         ):

@@ -69,12 +69,7 @@ def perceive(molecule: Molecule) -> Perceived:
     return Perceived(found.GetMol(), smiles, pieces, True)
 
 
-def canonical_smiles(molecule: Molecule) -> str | None:
-    """The SMILES of one neutral, connected, finite molecule, or None if it is not valid."""
-    return perceive(molecule).smiles
-
-
-def fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
+def perceived_fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
     """``connected``, ``validity`` and ``non_finite`` over the molecules, ``uniqueness`` over the valid ones.
 
     Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 DIVERGED = 1e8
 
 
-class Watched(nn.Module):
+class DivergenceGuard(nn.Module):
     """A dynamics whose diverged molecules are noted and silenced: the noise predicted for them is zero.
 
     One molecule with NaN would fail EDM's assertion that positions are centred (``--debug_checks``) for its whole

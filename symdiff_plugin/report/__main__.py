@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 
 if TYPE_CHECKING:
-    from symdiff_plugin.report.distributions import Statistics
+    from symdiff_plugin.report.data_statistics import MoleculeStatistics
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     options = parser.parse_args(arguments)
 
     # Imported here so that --help and a wrong option answer at once.
-    from symdiff_plugin.report.distributions import geom_reference, qm9_reference
+    from symdiff_plugin.report.data_statistics import geom_reference, qm9_reference
     from symdiff_plugin.report.folders import ReportError, read_runs
     from symdiff_plugin.report.write import write_report
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
     if options.folders and not runs:
         return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
-        references: dict[tuple[str, str | None], tuple[Statistics, str]] = {}
+        references: dict[tuple[str, str | None], tuple[MoleculeStatistics, str]] = {}
         if any(run.dataset == "qm9" for run in runs) and (found := qm9_reference(options.datadir)):
             references["qm9", None] = found
         if any(run.dataset == "geom" for run in runs) and (geom := geom_reference(options.data_file)):

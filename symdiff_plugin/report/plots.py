@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.picture import write_picture
-from symdiff_plugin.report.distributions import Statistics, count, total_variation
-from symdiff_plugin.report.folders import Run, is_number
+from symdiff_plugin.report.data_statistics import MoleculeStatistics, count, total_variation
+from symdiff_plugin.report.folders import EvaluatedRun, is_number
 
 PICTURED = 10
 BONDS = ("C-H", "C-C", "C-N", "C-O")
@@ -25,7 +25,7 @@ DPI = 130
 NLL_TICKS = (-200, -150, -100, -50, 0, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6)
 
 
-def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
+def learning_curves(path: Path, runs: Sequence[EvaluatedRun]) -> bool:
     """Training loss by epoch, validation NLL by epoch and by hours of training, a line a run.
 
     False, and no file, if there is no history.
@@ -62,7 +62,7 @@ def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
     return True
 
 
-def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, str] | None) -> bool:
+def distributions(path: Path, runs: Sequence[EvaluatedRun], reference: tuple[MoleculeStatistics, str] | None) -> bool:
     """Sizes, atom types and bond lengths of samples beside the data's. False, and no file, if there are no samples.
 
     The number in the legend is the total variation distance of the sizes and of the atom types to the data's.
@@ -119,7 +119,7 @@ def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, 
     return True
 
 
-def sample_grid(path: Path, run: Run) -> bool:
+def sample_grid(path: Path, run: EvaluatedRun) -> bool:
     """A grid of the run's samples, evenly taken rather than the best. False, and no file, if it has none."""
     if not run.molecules or run.is_data:
         return False
@@ -136,7 +136,7 @@ def spread(total: int, wanted: int) -> list[int]:
     return list(dict.fromkeys(i * total // wanted for i in range(wanted))) if total else []
 
 
-def _name(run: Run) -> str:
+def _name(run: EvaluatedRun) -> str:
     return f"{run.label} ({run.folder.name})"
 
 

@@ -115,7 +115,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     _check_combinations(parser, args)
     if is_plugin_model(args):
         try:
-            init_from.check(args, get_architecture(args.model, **architecture_overrides(args)), before or None)
+            architecture = get_architecture(args.model, **architecture_overrides(args))
+            init_from.check_initial_weights(args, architecture, before or None)
         except init_from.InitError as error:
             _refuse(parser, str(error))
     _check_data(parser, args)
@@ -157,13 +158,13 @@ def _checkpoint_to_resume(
         name = values["exp_name"]
         if name == parser.get_default("exp_name") and values["model"] in PRESETS:
             name = values["model"]
-        path = checkpoint.find(Path("outputs") / name)
+        path = checkpoint.find_checkpoint(Path("outputs") / name)
         if not path.exists():
             return None
     else:
-        path = checkpoint.find(values["resume"])
+        path = checkpoint.find_checkpoint(values["resume"])
     try:
-        record = checkpoint.load(path, mmap=True)
+        record = checkpoint.load_checkpoint(path, mmap=True)
     except checkpoint.CheckpointError as error:
         _refuse(parser, str(error))
     if fault := flag_table.fault(record["args"]):
@@ -179,7 +180,7 @@ def _what_changes(
     args: argparse.Namespace,
 ) -> list[str]:
     """What every start of the run so far changed, a line each; a change that the run does not bear is refused."""
-    changed = flag_table.differences(before, vars(args))
+    changed = flag_table.changed_settings(before, vars(args))
     words = {name: f"{_names(parser, [name])} {old} -> {new}" for name, (old, new) in changed.items()}
     if refused := [name for name in changed if FLAGS[name].resumed == "same"]:
         _refuse(

@@ -60,7 +60,7 @@ class TrainingState:
     best_nll: tuple[float, float] = NO_NLL
 
 
-def find(path: str | Path) -> Path:
+def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that ``path``, a run's folder or the file itself, stands for; it need not be there."""
     path = Path(path)
     return path if path.suffix == ".pt" else path / FILE_NAME
@@ -81,8 +81,8 @@ def why_missing(path: Path, last: str | None = None) -> str:
         rows, saves = [], True
     tested = [row["val_nll"] for row in rows if "val_nll" in row]
     again = "train again with a smaller --lr, and check the data"
-    go_on = f"go on with the training (--resume {folder})" if find(folder).is_file() else "train it"
-    if last is not None and find(folder).is_file():
+    go_on = f"go on with the training (--resume {folder})" if find_checkpoint(folder).is_file() else "train it"
+    if last is not None and find_checkpoint(folder).is_file():
         go_on = f"take those of the last epoch with {last}, or {go_on}"
     if not saves:
         return f"{path} is missing: the run was trained with --save_model False; train again without it"
@@ -93,7 +93,7 @@ def why_missing(path: Path, last: str | None = None) -> str:
     return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"
 
 
-def save(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
+def save_checkpoint(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
     """Write a checkpoint.
 
     Args:
@@ -133,7 +133,7 @@ def save_atomically(record: Any, path: str | Path) -> None:
             raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is executed.
 
     Args:
@@ -183,7 +183,7 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
     Raises:
         CheckpointError: it is missing, damaged or of another model.
     """
-    record = load(path)
+    record = load_checkpoint(path)
     kept = [{k: v for k, v in group.items() if k in _NOT_RESTORED} for group in state.optim.param_groups]
     try:
         # Before they are loaded, because torch puts the counts of steps where the implementation needs them.

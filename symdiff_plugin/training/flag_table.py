@@ -132,7 +132,7 @@ FLAGS: dict[str, Flag] = {
     "weight_decay": Flag(real("[0, inf)"), _OURS),
     "clip_norm": Flag(optional(real("(0, inf]")), _OURS),  # None: infinity, as JSON has it
     "freeze_epsilon": Flag(BOOLEAN, _OURS),
-    "init_from": Flag(optional(TEXT), _OURS, "anew"),  # init_from.check compares it: a path may be written otherwise
+    "init_from": Flag(optional(TEXT), _OURS, "anew"),  # check_initial_weights compares it, however written
     "fused": Flag(BOOLEAN, _OURS, "free"),
     "compile": Flag(choice(*COMPILE_MODES), _OURS, "free"),
 }
@@ -188,7 +188,7 @@ def fault(values: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The flags, save those of one start, that two runs' arguments have otherwise: (before, now) by name."""
     found = {}
     for name, flag in FLAGS.items():

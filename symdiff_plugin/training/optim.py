@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.training.arguments import is_plugin_model
-from symdiff_plugin.training.checkpoint import find
+from symdiff_plugin.training.checkpoint import find_checkpoint
 from symdiff_plugin.training.host_reads import Arriving, read
 
 MAX_SKIPPED = 10
@@ -158,7 +158,8 @@ class SkippedSteps:
 
     def _stop(self, args: Any) -> NoReturn:
         folder = Path("outputs") / args.exp_name
-        go_on = f"Continue from the last checkpoint (--resume {folder})" if find(folder).is_file() else "Start again"
+        there = find_checkpoint(folder).is_file()
+        go_on = f"Continue from the last checkpoint (--resume {folder})" if there else "Start again"
         raise SystemExit(
             f"Stopped: {self.in_a_row} steps in a row without a finite gradient. {go_on} with a smaller --lr (now "
             f"{args.lr:g}), and check the data."

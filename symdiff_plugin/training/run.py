@@ -122,7 +122,7 @@ class Run:
         try:
             self.history.end_epoch(self.args.lr)
             if self.args.save_model and (due or last):
-                checkpoint.save(path, state, self.args, epoch + 1)
+                checkpoint.save_checkpoint(path, state, self.args, epoch + 1)
                 self._saved = now
         except OSError as error:
             raise SystemExit(

@@ -15,7 +15,7 @@ _BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
 
 @cache
-def counted(key: str, dataset: str) -> dict[str, float]:
+def counted_sizes(key: str, dataset: str) -> dict[str, float]:
     """What is known of a model without a run, by the names of the report's columns.
 
     Args:
