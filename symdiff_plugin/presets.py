@@ -120,6 +120,7 @@ class Training:
     lr: float = 2e-4
     weight_decay: float = 1e-12
     clip_norm: float = 2.0
+    f_theta_lr: float = 1.0
     fused: bool = True
     compile: str = "off"
     ema_decay: float = 0.9999

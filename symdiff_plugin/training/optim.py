@@ -34,16 +34,23 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """AdamW with amsgrad at ``args.lr`` and ``args.weight_decay``; None for EDM's models, which have their own.
 
     It is torch's fused implementation unless ``args.fused`` is False. It is not given what
-    :func:`symdiff_plugin.training.init_from.freeze` froze.
+    :func:`symdiff_plugin.training.init_from.freeze` froze. f_theta's rate is ``args.f_theta_lr`` times ``args.lr``, for
+    Gram-Schmidt does not see the scale of f_theta's matrix, which grows the faster the higher the rate, until f_theta
+    turns no more (:mod:`symdiff_plugin.model.learned_gamma`).
     """
     if not is_plugin_model(args):
         return None
     frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
-    parameters = [parameter for name, parameter in model.named_parameters() if name not in frozen]
-    fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
+    factor = getattr(args, "f_theta_lr", 1.0)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name not in frozen:
+            groups.setdefault(factor if ".f_theta." in f".{name}" else 1.0, []).append(parameter)
+    fused = getattr(args, "fused", True) and {p.device.type for group in groups.values() for p in group} <= _FUSED
     return torch.optim.AdamW(
-        parameters, lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None
-    )
+        [{"params": group, "lr": times * args.lr} for times, group in groups.items()],
+        lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None,
+    )  # fmt: skip
 
 
 def clip_gradients(

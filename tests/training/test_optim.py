@@ -41,6 +41,17 @@ def test_adamw_with_amsgrad_at_the_runs_settings(model: torch.nn.Linear) -> None
     assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
 
 
+def test_f_theta_has_a_rate_of_its_own() -> None:
+    args = Namespace(**{**vars(ARGS), "f_theta_lr": 0.1})
+    model = torch.nn.ModuleDict({"dynamics": build_dynamics("symdiff_tiny", 6)})
+    rest, inside = get_optim(args, model).param_groups
+    assert (rest["lr"], inside["lr"]) == (0.1, pytest.approx(0.01))
+    assert {*map(id, inside["params"])} == {*map(id, model["dynamics"].f_theta.parameters())}
+    assert len(rest["params"]) + len(inside["params"]) == len(list(model.parameters()))
+    assert rest["weight_decay"] == inside["weight_decay"] == 0.03
+    assert len(get_optim(Namespace(**{**vars(args), "f_theta_lr": 1.0}), model).param_groups) == 1
+
+
 @pytest.mark.parametrize("name", ["egnn_dynamics", "gnn_dynamics"])
 def test_edms_models_have_edms_optimiser(name: str, model: torch.nn.Linear) -> None:
     assert get_optim(Namespace(model=name, lr=1.0), model) is None  # an old pickle has no weight_decay
