@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.report.distributions import geom_reference, qm9_reference
     from symdiff_plugin.report.folders import ReportError, read_runs
-    from symdiff_plugin.report.reference import geom_reference, qm9_reference
     from symdiff_plugin.report.write import write_report
 
     # The report itself lies in outputs/ by default, and a file there is no run.

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.picture import write_picture
+from symdiff_plugin.report.distributions import Statistics, count, total_variation
 from symdiff_plugin.report.folders import Run, is_number
-from symdiff_plugin.report.reference import Statistics, count, total_variation
 
 PICTURED = 10
 BONDS = ("C-H", "C-C", "C-N", "C-O")

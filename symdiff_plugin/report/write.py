@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 
 from symdiff_plugin.common.files import replacing, write_json
+from symdiff_plugin.report.distributions import Statistics
 from symdiff_plugin.report.folders import Run
 from symdiff_plugin.report.page import page
 from symdiff_plugin.report.plots import distributions, learning_curves, sample_grid
-from symdiff_plugin.report.reference import Statistics
 from symdiff_plugin.report.render import to_latex, to_markdown
 from symdiff_plugin.report.tables import build_tables
 from symdiff_plugin.report.viewer import INSTALL, have_plotly, viewer
@@ -31,7 +31,7 @@ def write_report(
         out: made if missing; files of an earlier report are replaced.
         runs, skipped: from :func:`symdiff_plugin.report.folders.read_runs`.
         references: statistics of the data, and what they are of, by :attr:`Run.data`; from
-            :mod:`symdiff_plugin.report.reference`. Samples of other data have plots without them.
+            :mod:`symdiff_plugin.report.distributions`. Samples of other data have plots without them.
         over_seeds: one row a model, mean and standard deviation over its runs.
 
     Returns:

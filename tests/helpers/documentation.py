@@ -27,7 +27,7 @@ from unittest import mock
 
 from symdiff_plugin.edm import add_edm_to_path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _ALL = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")))
 DOCUMENTS = tuple(str(path.relative_to(ROOT)) for path in _ALL if path.is_file())
 GENERATED = "docs/cpu_study/report.md"

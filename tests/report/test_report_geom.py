@@ -11,8 +11,8 @@ from test_report import METRICS, note_of, rows_of, write_run
 
 from symdiff_plugin.common.paper import TABLE_4
 from symdiff_plugin.report.__main__ import main
+from symdiff_plugin.report.distributions import geom_reference
 from symdiff_plugin.report.folders import GEOM_CONFORMERS, ReportError, Run, read_run, read_runs
-from symdiff_plugin.report.reference import geom_reference
 from symdiff_plugin.report.render import to_latex, to_markdown
 from symdiff_plugin.report.tables import Table, build_tables
 

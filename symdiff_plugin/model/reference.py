@@ -1,7 +1,7 @@
-"""A naive SymDiff, the oracle of the tests: padded, one molecule and one pair at a time where that is plainer.
+"""SymDiff once more, plainly: one molecule after the other, for reading and as the oracle of the tests.
 
-It takes its numbers from a model's state dict and shares no code with the package: masks instead of packing, a
-(N, N, K) tensor for Psi, softmax written out, LAPACK's QR for Gram-Schmidt.
+It takes its numbers from a model's state dict and shares no code with the package: nothing is packed, Psi is made from
+a tensor (N, N, K), softmax is written out, Gram-Schmidt is LAPACK's QR. In float64 it is exact; it is slow.
 """
 
 from __future__ import annotations
