@@ -41,8 +41,8 @@ def locked(edm: Edm) -> Iterator[None]:
 
 
 def is_missing(edm: Edm) -> bool:
-    """Whether the folder of EDM is absent or empty (a submodule's ``.git`` file alone counts as empty)."""
-    return not edm.directory.exists() or all(e.name == ".git" and e.is_file() for e in edm.directory.iterdir())
+    """Whether the folder of EDM is absent, or empty as our submodule's is after a clone."""
+    return not edm.directory.exists() or not any(edm.directory.iterdir())
 
 
 def require_pinned(edm: Edm) -> None:
@@ -105,20 +105,12 @@ def _build(edm: Edm, source: str | None) -> None:
         if is_local and line(*shallow, cwd=parent) == "true":
             options = ["--no-local"]
         git("clone", "--no-checkout", "--no-tags", *options, "--", url, partial, cwd=parent)
-        if line("cat-file", "-e", f"{edm.sha}^{{commit}}", cwd=partial) is None:
-            raise EdmError(
-                f"{'EDM_REPO: ' * bool(source)}{url} does not have EDM's commit {edm.sha[:7]}: it is another "
-                f"repository or an outdated mirror; {_REMEDY} that is complete", exit_status=2 if source else 1,
-            )  # fmt: skip
         for setting, value in (("autocrlf", "false"), ("sparseCheckout", "true"), ("sparseCheckoutCone", "false")):
             git("config", f"core.{setting}", value, cwd=partial)
         (partial / ".git/info").mkdir(exist_ok=True)
         (partial / ".git/info/sparse-checkout").write_text("/*\n" + "".join(f"!/{path}\n" for path in LEFT_OUT))
         git("checkout", "--force", "--detach", edm.sha, cwd=partial)
-        if edm.directory.exists():
-            (edm.directory / ".git").unlink(missing_ok=True)
-            edm.directory.rmdir()
-        partial.rename(edm.directory)
+        partial.rename(edm.directory)  # in an empty folder's place, too
     except GitError as error:
         said = f"cannot get EDM from {url} ({error}): {_REMEDY}"
         if source and is_local:

@@ -156,6 +156,10 @@ def test_a_mirror_without_the_geom_permutation_says_what_to_do(edm: Edm, upstrea
     with pytest.raises(EdmError, match=r"put it at .*geom_permutation\.npy"):
         get(edm, geom=True)
     assert snapshot(edm.directory.parent) == before
+    (edm.directory / GEOM_PERMUTATION).parent.mkdir(parents=True)
+    (edm.directory / GEOM_PERMUTATION).write_text("by hand")
+    get(edm, geom=True)
+    assert (edm.directory / GEOM_PERMUTATION).read_text() == "by hand"
 
 
 def test_where_edm_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
