@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_it_becomes_a_clean_sparse_submodule_and_a_second_run_needs_nobody(edm: 
     assert_submodule(edm)
     shutil.rmtree(upstream.path)
     assert "got" not in get(edm)
+    assert_checked_out(edm)
+
+
+def test_of_two_at_a_time_one_waits_for_the_other(edm: Edm) -> None:
+    with ThreadPoolExecutor() as threads:
+        said = list(threads.map(get, [edm] * 3))
+    assert sorted(line.partition(" at ")[0] + " at" for line in said) == ["EDM is at", "EDM is at", "got EDM at"]
     assert_checked_out(edm)
 
 
