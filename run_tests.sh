@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up from nothing, then ruff (rules and format), mypy and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
+# Set up from nothing, then ruff (rules and format), mypy and pytest; arguments are pytest's. Without EDM the tests that
+# need it are skipped.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -22,5 +23,6 @@ status=0
 "$VENV_PYTHON" -m ruff check . || status=$?
 "$VENV_PYTHON" -m ruff format --check . || status=$?
 "$VENV_PYTHON" -m mypy || status=$?
-"$VENV_PYTHON" -m pytest "$@" || exit $?
+# One process a core, each with one thread; a file's tests stay together. `-n 0` is for a debugger.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist loadfile "$@" || exit $?
 [ $status -eq 0 ] || die $status "the tests passed, but ruff or mypy found what stands above them"
