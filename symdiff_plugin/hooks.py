@@ -198,7 +198,7 @@ def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
     return x @ sample_haar(x.size(0), device=x.device, dtype=x.dtype).transpose(1, 2)
 
 
-def class_columns(diffusion: nn.Module) -> slice:
+def class_columns(diffusion: Any) -> slice:
     """The columns of EDM's latent [x, h] that hold the atom types, as sampling reads them.
 
     All but the last, whether or not that is a charge, as upstream has it; with ``--all_classes`` all atom types.

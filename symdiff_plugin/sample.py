@@ -80,7 +80,12 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
 
     part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
     calls = itertools.count()
-    dynamics = DivergenceGuard(model.dynamics, lambda: (next(calls), advance(part)))
+
+    def tick() -> None:
+        next(calls)
+        advance(part)
+
+    dynamics = DivergenceGuard(model.dynamics, tick)
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
@@ -89,6 +94,7 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
         advance(-part * next(calls))
         return None
     positions = x.cpu().numpy()
+    assert dynamics.diverged is not None  # there was a call
     positions[dynamics.diverged.cpu().numpy()] = np.nan
     return from_padded(positions, types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
 
@@ -186,9 +192,9 @@ def samples_table(record: dict[str, Any]) -> str:
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in rows)
 
 
-def _parser() -> OneLineParser:
+def _parser(prog: str) -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.sample",
+        prog=prog,
         description="Sample molecules from a model that comes with the package, without EDM, or from a run's folder.",
         epilog="Writes molecules.xyz, molecules.sdf, samples.png and summary.json.",
         allow_abbrev=False,
@@ -208,9 +214,9 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.sample") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.pretrained is None):
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))

@@ -10,10 +10,11 @@ from pathlib import Path
 import symdiff_plugin
 
 PACKAGE = Path(symdiff_plugin.__file__).parent
+TESTS = Path(__file__).parent
 # From the ground up: a room imports from those before it.
 ROOMS = (
     "common", "edm", "data", "molecules", "packed", "presets", "model", "process", "training", "pretrained", "evaluate",
-    "benchmark", "report", "sample", "compat", "hooks",
+    "benchmark", "report", "sample", "compat", "hooks", "__main__",
 )  # fmt: skip
 
 
@@ -57,6 +58,13 @@ def test_an_import_that_goes_up_is_seen() -> None:
 
 def test_no_two_modules_share_a_name() -> None:
     names = Counter(path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_tests_mirror_the_rooms() -> None:
+    folders = {path.relative_to(TESTS).parent.parts for path in TESTS.rglob("test_*.py")} - {()}
+    assert [parts for parts in folders if not (PACKAGE / Path(*parts)).is_dir()] == []
+    names = Counter(path.stem for path in TESTS.rglob("*.py") if path.stem != "conftest")
     assert [name for name, count in names.items() if count > 1] == []
 
 

@@ -85,7 +85,7 @@ def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator
             bar("Reading the archive", N_GDB9, " molecules", unit_scale=True) as shown,
         ):
             while (member := archive.next()) is not None:
-                archive.members.clear()  # or tarfile keeps them all
+                archive.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps them all, in a list with no public name
                 file = archive.extractfile(member)
                 if file is None:
                     continue

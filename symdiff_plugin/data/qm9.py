@@ -136,9 +136,9 @@ def _from_figshare(folder: Path) -> dict[str, Arrays]:
             ) from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.data.qm9",
+        prog=prog,
         description="Make DIR/qm9/{train,valid,test}.npz, QM9 as EDM reads it.",
         epilog="Sources, in order: files already there, --archive, the package qm9pack, figshare.",
         allow_abbrev=False,
@@ -159,9 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.data.qm9") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    # A polite kill unwinds like Ctrl-C, so that temporary files go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.slice is None and (options.slice_of is not None or options.seed != 0):
         parser.error("--seed and --slice-of go with --slice")
@@ -185,6 +187,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # A polite kill unwinds like Ctrl-C, so that temporary files go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -92,7 +92,7 @@ def tabulate(molecules: Iterable[QM9Molecule], count: int) -> Arrays:
         num_atoms[found] = n
         index[found] = molecule.index
         charges[found, :n] = molecule.charges
-        positions[found, :n].flat = molecule.positions
+        positions[found, :n] = np.reshape(molecule.positions, (n, 3))
         scalars[found, :-1] = molecule.properties
         scalars[found, -1] = molecule.omega1
         found += 1
@@ -103,7 +103,7 @@ def tabulate(molecules: Iterable[QM9Molecule], count: int) -> Arrays:
     if (np.diff(index) == 0).any():
         raise DataError(f"molecule {index[:-1][np.diff(index) == 0][0]} occurs twice")
 
-    table = {
+    table: Arrays = {
         "num_atoms": num_atoms[order], "charges": charges[order], "positions": positions[order], "index": index,
     }  # fmt: skip
     table.update({name: scalars[order, column] for column, name in enumerate((*PROPERTIES, "omega1"))})

@@ -226,8 +226,8 @@ def _read_record(folder: Path) -> tuple[SliceSpec | None, Mapping[str, str]]:
         return None, SPLIT_HASHES
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        sizes = tuple(int(record["sizes"][split]) for split in SPLITS)
+        train, valid, test = (int(record["sizes"][split]) for split in SPLITS)
         hashes = {split: str(record["content_sha256"][split]) for split in SPLITS}
-        return SliceSpec(sizes, int(record["seed"])), hashes
+        return SliceSpec((train, valid, test), int(record["seed"])), hashes
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read: remake the slice with --force") from error

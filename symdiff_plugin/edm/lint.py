@@ -133,7 +133,7 @@ def _parse(text: str) -> list[_File]:
     for line in text.splitlines():
         start = re.fullmatch(r"diff --git (\S+) (\S+)", line)
         if start:
-            files.append(_File(*start.groups()))
+            files.append(_File(start[1], start[2]))
         elif line.startswith("@@ "):
             files[-1].hunks.append([line])
         elif files and files[-1].hunks:

@@ -12,6 +12,8 @@ from typing import Any
 
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate.batch_size import choose_batch_size
+from symdiff_plugin.evaluate.gamma_worth import MOLECULES as GAMMA_MOLECULES
+from symdiff_plugin.evaluate.gamma_worth import gamma_lines, gamma_worth
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.novelty import training_smiles
@@ -100,6 +102,9 @@ def evaluate(
             record.update({f"{partition}_{name}": value for name, value in nll.items()})
         if nll_draws > 1:
             record["nll_draws"] = nll_draws
+        few = GAMMA_MOLECULES if nll_molecules is None else min(nll_molecules, GAMMA_MOLECULES)
+        if gamma := gamma_worth(run, partitions[0], few, size, seed):
+            record["gamma"] = gamma
     seed_everything(seed)
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
@@ -186,6 +191,7 @@ def metrics_table(record: dict[str, Any]) -> str:
             if record.get("nll_draws", 1) > 1:  # the gain is on the same noise: seen where the error above hides it
                 draws = f", {record['nll_draws']} draws of R a step: {record[f'{partition}_nll_gain']:.2f} below one's"
             lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules{draws})"))
+    lines += gamma_lines(record.get("gamma") or {})
     for name, note in (
         ("atom_stability", ""),
         ("molecule_stability", ""),

@@ -14,6 +14,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def evaluate_runs(
                 run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws, posebusters
             )
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
-            _keep(lambda new, found=found: write_evaluation(found, new), folder)
+            _keep(partial(write_evaluation, found), folder)
         folders.append(folder)
     record = summary_of_repetitions([_read(folder) for folder in folders])
     return record, _publish(folders[0], record, run.folder, suffix)
@@ -118,9 +119,9 @@ def summary_of_repetitions(records: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 def _mean_and_deviation(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first record with means for its metrics, and their deviations in the same places."""
-    mean, std = dict(records[0]), {}
+    mean, std = dict(records[0]), dict[str, Any]()
     for name in records[0]:
-        values = [record.get(name) for record in records]
+        values: list[Any] = [record.get(name) for record in records]
         if all(isinstance(value, dict) for value in values):
             mean[name], deviations = _mean_and_deviation(values)
             if deviations:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from symdiff_plugin.model.dit import DiT, DiTBlock, xavier_uniform
 from symdiff_plugin.model.groups import get_group, sample_haar
@@ -299,7 +298,7 @@ def _times(t: Tensor, xh: Tensor) -> Tensor:
     in the stride of an expanded element; the values are looked at where no device has to be waited for.
     """
     shared = t.numel() == 1 or t.stride(0) == 0
-    if not shared and t.device.type == "cpu" and not torch.is_grad_enabled() and not isinstance(t, FakeTensor):
+    if not shared and t.device.type == "cpu" and not torch.is_grad_enabled():
         shared = len(set(t.flatten().tolist())) == 1
     t = t.to(xh.dtype).reshape(-1)
     return t[:1] if shared else t
@@ -311,7 +310,7 @@ def build_dynamics(
     """The dynamics of the preset ``name``.
 
     Args:
-        name: one of :data:`symdiff_plugin.PRESETS`.
+        name: one of :data:`~symdiff_plugin.presets.PRESETS`.
         in_node_nf: nf, the number of atom types plus one if charges are modelled (6 for QM9).
         context_node_nf: number of context features of an atom; 0 for an unconditional model.
         backbone: a network of one's own in the DiT's place, see :class:`DiTDynamics`.

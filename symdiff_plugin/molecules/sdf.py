@@ -55,9 +55,12 @@ class Judged(Protocol):
         smiles: of the largest fragment; None where RDKit cannot sanitise it.
     """
 
-    bonds: np.ndarray
-    words: str
-    smiles: str | None
+    @property
+    def bonds(self) -> np.ndarray: ...
+    @property
+    def words(self) -> str: ...
+    @property
+    def smiles(self) -> str | None: ...
 
 
 def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdicts: Sequence[Judged]) -> int:

@@ -185,7 +185,7 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
         record["epochs"] = epochs
         record["steps"] = _steps(run, epochs)
         for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
-            spent = [row.get(key) for row in rows]
+            spent: list[Any] = [row.get(key) for row in rows]
             record[key] = None if None in spent else round(sum(spent), 1)
         record["lr"] = _learning_rates(rows)
         record |= {key: rows[-1].get(key) for key in ("train_loss", "val_nll", "test_nll")}

@@ -29,7 +29,7 @@ class DivergenceGuard(nn.Module):
             finite or absurdly large; None before the first call.
     """
 
-    def __init__(self, dynamics: nn.Module, tick: Callable[[], Any]) -> None:
+    def __init__(self, dynamics: Any, tick: Callable[[], Any]) -> None:
         super().__init__()
         self.dynamics = dynamics
         self.tick = tick

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from symdiff_plugin.common.files import read_json
 from symdiff_plugin.data.schema import SPLIT_SIZES
@@ -183,7 +183,7 @@ class EvaluatedRun:
         return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a finite number, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -241,8 +241,8 @@ def read_run(folder: Path) -> EvaluatedRun:
     key, label = _identify(config)
     if own is not None:
         key, label = None, f"{label}, {own}"
-    rows = [_history(folder / name) for name in (HISTORY, TRAIN_LOSS)]
-    return EvaluatedRun(folder, key, label, config, metrics, *rows, *_molecules(folder))
+    history, losses = (_history(folder / name) for name in (HISTORY, TRAIN_LOSS))
+    return EvaluatedRun(folder, key, label, config, metrics, history, losses, *_molecules(folder))
 
 
 def _identify(config: dict[str, Any]) -> tuple[str | None, str]:

@@ -27,6 +27,7 @@ def counted_sizes(key: str, dataset: str) -> dict[str, float]:
         ``hidden_size``, ``depth`` and ``num_heads``, for EDM's ``nf`` and ``n_layers``. Empty for anything else;
         without EDM, whose code is what is counted, its models have no ``parameters``.
     """
+    sizes: dict[str, float]
     # On the meta device tensors have shapes but no memory, and nothing is drawn.
     if key in PRESETS:
         from symdiff_plugin.model.dynamics import build_dynamics

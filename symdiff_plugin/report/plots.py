@@ -40,8 +40,8 @@ def learning_curves(path: Path, runs: Sequence[EvaluatedRun]) -> bool:
         for axes, at, key in (
             (left, epochs, "train_loss"), (middle, epochs, "val_nll"), (right, run.training_hours, "val_nll"),
         ):  # fmt: skip
-            values = [row.get(key) for row in run.history]
-            points = [(x, y) for x, y in zip(at, values, strict=True) if is_number(x) and is_number(y)]
+            points = [(x, row.get(key)) for x, row in zip(at, run.history, strict=True)]
+            points = [(x, y) for x, y in points if is_number(x) and is_number(y)]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, **style)
     left.set(xlabel="epochs", ylabel="training loss", title="Training loss")
@@ -95,8 +95,8 @@ def distributions(path: Path, runs: Sequence[EvaluatedRun], reference: tuple[Mol
                 f" (TV sizes {total_variation(statistics.sizes, reference[0].sizes):.3f}, "
                 f"types {total_variation(statistics.types, reference[0].types):.3f})"
             )
-        at = range(min(statistics.sizes), max(statistics.sizes) + 1)
-        axes[0].plot(at, [statistics.sizes[size] / total for size in at], label=name, **style)
+        counts = range(min(statistics.sizes), max(statistics.sizes) + 1)
+        axes[0].plot(list(counts), [statistics.sizes[n] / total for n in counts], label=name, **style)
     for kind, ax in zip(BONDS, axes[2:], strict=True):
         everything = [statistics.bonds.get(kind, []) for _, statistics, _ in found]
         truth_lengths = reference[0].bonds.get(kind, []) if reference is not None else []
@@ -105,7 +105,8 @@ def distributions(path: Path, runs: Sequence[EvaluatedRun], reference: tuple[Mol
         if not len(pooled):
             ax.text(0.5, 0.5, "no such bond", transform=ax.transAxes, ha="center", color=REFERENCE)
             continue
-        edges = np.linspace(*np.quantile(pooled, [0.001, 0.999]) + np.array([-0.02, 0.02]), 61)
+        shortest, longest = np.quantile(pooled, [0.001, 0.999])
+        edges = np.linspace(shortest - 0.02, longest + 0.02, 61)
         if len(truth_lengths):
             ax.hist(truth_lengths, edges, density=True, color=REFERENCE)
         for lengths, (_, _, style) in zip(everything, found, strict=True):

@@ -193,14 +193,15 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         if state.model_ema is not state.model:
             state.model_ema.load_state_dict(record["model_ema"] or record["model"])
         state.optim.load_state_dict(record["optim"])
-        queue, best_nll = list(map(float, record["queue"])), (*map(float, record["best_nll"]),)
+        queue = list(map(float, record["queue"]))
+        best_val, test_then = map(float, record["best_nll"])
         set_rng_state(record["rng"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is of another model than --model {args.model} with these flags: give the flags it was trained with"
         ) from error
     state.queue.items[:] = queue
-    state.best_nll = best_nll
+    state.best_nll = best_val, test_then
     return record["epoch"]
 
 
@@ -232,11 +233,18 @@ def carry_along(source: Path, target: Path, args: Namespace) -> None:
 
 def rng_state() -> dict[str, Any]:
     """The state of torch's (CPU and every GPU), NumPy's and Python's global generators."""
-    name, keys, *rest = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    keys = numpy["state"]["key"].astype(np.int64)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "numpy": [
+            numpy["bit_generator"],
+            torch.from_numpy(keys),
+            numpy["state"]["pos"],
+            numpy["has_gauss"],
+            numpy["gauss"],
+        ],
         "python": random.getstate(),
     }
 

@@ -18,9 +18,7 @@ _INPUTS = ("positions", "one_hot", "charges", "atom_mask", "edge_mask")
 def read(*scalars: Tensor | float) -> list[float]:
     """The values of ``scalars``, tensors of one element on one device, in a single transfer; floats are passed on."""
     tensors = [scalar.detach().reshape(()) for scalar in scalars if isinstance(scalar, Tensor)]
-    if not tensors:
-        return list(scalars)
-    values = iter(torch.stack(tensors).tolist())
+    values = iter(torch.stack(tensors).tolist() if tensors else ())
     return [next(values) if isinstance(scalar, Tensor) else scalar for scalar in scalars]
 
 

@@ -17,7 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symdiff_plugin.common.weights import mismatch, read_state_dict
 from symdiff_plugin.presets import PRESETS, Architecture
@@ -113,7 +113,7 @@ def read_initial_weights(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def initialise(args: Namespace, model: nn.Module) -> None:
+def initialise(args: Namespace, model: Any) -> None:
     """Load the weights of ``args.init_from`` into the network; nothing without one, or if the run is resumed.
 
     Args:
@@ -143,7 +143,7 @@ def initialise(args: Namespace, model: nn.Module) -> None:
     print(f"Starting from the weights of {path} ({len(weights)} tensors)")
 
 
-def freeze(model: nn.Module) -> None:
+def freeze(model: Any) -> None:
     """Freeze all of EDM's diffusion model but f_theta (DiT-FT-Freeze).
 
     Psi is an input of f_theta as well as of epsilon_theta (one evaluation serves both). It belongs to the trained DiT,

@@ -23,6 +23,8 @@ class PaddedSizes(nn.Module):
         batches: of the training.
     """
 
+    table: Tensor
+
     def __init__(self, batches: SizeBucketedBatches) -> None:
         super().__init__()
         inverse = expected_inverse_size(batches.sizes.numpy(), batches.batch_size)

@@ -128,7 +128,7 @@ def of_run(args: Any, default: dict[str, Any]) -> dict[str, Any]:
         default: EDM's own, for every other run and for data without a dataset_info of their own.
 
     Returns:
-        A new dict: EDM writes into it.
+        A new dictionary, into which EDM writes.
 
     Raises:
         DataError: see :func:`load_dataset_info`.

@@ -1,10 +1,10 @@
 import math
 
 import pytest
-import reference
 import torch
 from molecules import randomise
 
+from symdiff_plugin.model import reference
 from symdiff_plugin.model.dit import DiT, TimestepEmbedder
 from symdiff_plugin.packed.atoms import AtomLayout
 

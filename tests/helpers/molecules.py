@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from symdiff_plugin import build_dynamics
+
 CHARGES = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
-MOLECULES = json.loads((Path(__file__).parent / "data" / "qm9_molecules.json").read_text())
+SIZES = {"depth": 2, "enc_depth": 2}
+MOLECULES = json.loads((Path(__file__).parents[1] / "files" / "qm9_molecules.json").read_text())
 
 
 def qm9_batch(
@@ -53,3 +56,12 @@ def randomise(model: nn.Module, std: float = 0.15, seed: int = 0) -> nn.Module:
             noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)
             p.copy_(p + std * noise.to(p.dtype))
     return model
+
+
+def model_and_batch(name="symdiff_tiny", context=0, length=None, **overrides):
+    """A shallow model of the preset with random weights, and a batch (t, xh, node_mask, context) of QM9, in float64."""
+    torch.manual_seed(0)
+    model = randomise(build_dynamics(name, 6, context_node_nf=context, **{**SIZES, **overrides}).double())
+    t, xh, mask = qm9_batch(length=length)
+    extra = torch.randn(*xh.shape[:2], context, dtype=xh.dtype) * mask if context else None
+    return model, t, xh, mask, extra

@@ -1,10 +1,9 @@
 import pytest
-import reference
 import torch
 from molecules import qm9_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symdiff_plugin.model import pair_features
+from symdiff_plugin.model import pair_features, reference
 from symdiff_plugin.model.groups import sample_haar
 from symdiff_plugin.model.pair_features import GaussianPairEmbedding
 from symdiff_plugin.packed import row_slices as slices

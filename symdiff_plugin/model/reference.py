@@ -1,12 +1,13 @@
-"""A naive SymDiff, the oracle of the tests: padded, one molecule and one pair at a time where that is plainer.
+"""SymDiff once more, plainly: one molecule after the other, for reading and as the oracle of the tests.
 
-It takes its numbers from a model's state dict and shares no code with the package: masks instead of packing, a
-(N, N, K) tensor for Psi, softmax written out, LAPACK's QR for Gram-Schmidt.
+It takes its numbers from a model's state dict and shares no code with the package: nothing is packed, Psi is made from
+a tensor (N, N, K), softmax is written out, Gram-Schmidt is LAPACK's QR. In float64 it is exact; it is slow.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,8 @@ def symdiff(
     model: torch.nn.Module, t: Tensor, xh: Tensor, mask: Tensor, context: Tensor | None, R0: Tensor, eta: Tensor
 ) -> Tensor:
     """The prediction of a model with a learned gamma, or of a plain DiT (R0 ignored), molecule by molecule."""
-    a, p = model.architecture, dict(model.named_parameters())
+    a: Any = model.architecture
+    p: dict[str, Tensor] = dict(model.named_parameters())
     out = torch.zeros_like(xh)
     for i in range(len(xh)):
         real = mask[i, :, 0] != 0

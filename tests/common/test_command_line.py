@@ -23,7 +23,7 @@ HUGE = "10000000000"
 
 def standalone(arguments: list[str]) -> int:
     """The example's parser."""
-    path = Path(__file__).parent.parent / "examples/standalone_qm9.py"
+    path = Path(__file__).parents[2] / "examples/standalone_qm9.py"
     spec = importlib.util.spec_from_file_location("standalone", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""A slice of real QM9, and one trained SymDiff that several tests share."""
+"""A slice of real QM9, and the trained runs that tests of several rooms share."""
 
 from __future__ import annotations
 

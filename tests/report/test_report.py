@@ -24,7 +24,7 @@ from symdiff_plugin.report.model_sizes import counted_sizes
 from symdiff_plugin.report.render import escape_latex, to_latex, to_markdown
 from symdiff_plugin.report.tables import BOTH, UNIQUENESS, VALIDITY, build_tables
 
-STUDY = Path(__file__).parent.parent / "docs" / "cpu_study" / "runs"
+STUDY = Path(__file__).parents[2] / "docs" / "cpu_study" / "runs"
 SOURCES = ("paper", "ours")
 METRICS = {
     "test_nll": -120.4567, "atom_stability": 0.98765, "molecule_stability": 0.871, "validity": 0.95,
@@ -159,7 +159,7 @@ def test_a_run_on_another_base_or_under_another_group_says_so(tmp_path: Path) ->
 
 def test_a_run_of_the_release_is_told_from_ours(tmp_path: Path) -> None:
     """As it is downloaded: without config.json, the arguments in a pickle that is read and not run."""
-    folder = Path(shutil.copytree(Path(__file__).parent / "data/release_run/dit", tmp_path / "dit"))
+    folder = Path(shutil.copytree(Path(__file__).parents[1] / "files/release_run/dit", tmp_path / "dit"))
     (folder / "metrics.json").write_text(json.dumps({**METRICS, "recognised": "said"}))
     run = read_run(folder)
     assert (run.key, run.label) == (None, "DiT, other sizes")
