@@ -18,6 +18,7 @@ VENV=.venv
 VENV=${VENV%/}
 VENV_PYTHON=$VENV/bin/python
 BASE_PYTHON=
+unset EDM_DIR # here EDM is in the clone
 case ${EDM_REPO:-} in
     '' | *:*) ;;
     *) EDM_REPO=$(from_caller "$EDM_REPO") ;;

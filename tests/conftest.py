@@ -36,13 +36,13 @@ def _edm_faults() -> tuple[str | None, str | None]:
     except EdmError as error:
         return str(error), str(error)
     try:
-        found = status()
+        state, detail = status(Edm())
     except EdmError as error:
         return None, str(error)
-    if found.state is State.APPLIED:
+    if state is State.APPLIED:
         return None, None
     remedy = "put it in order with `python -m symdiff_plugin.edm apply`"
-    return None, f"the patches in {Edm().shown} are {found.state.value}: {remedy}"
+    return None, ": ".join(filter(None, (f"the patches in {Edm().shown} are {state.value}", detail, remedy)))
 
 
 def _directory(fault: str | None) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from symdiff_plugin.common import progress as module
-from symdiff_plugin.common.progress import counting, progress
+from symdiff_plugin.common.progress import counting, progress, sample_batches
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -79,3 +79,8 @@ def test_an_error_passes_through() -> None:
     with pytest.raises(RuntimeError, match="from the loader"):
         list(progress(items(), "Epoch 0", total=2))
     assert module._depth == 0
+
+
+def test_the_last_batch_of_samples_may_be_smaller() -> None:
+    assert list(sample_batches(250, 100)) == [(0, 100), (100, 100), (200, 50)]
+    assert list(sample_batches(3, 3)) == [(0, 3)]

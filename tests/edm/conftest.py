@@ -25,6 +25,6 @@ def upstream(tmp_path: Path) -> Upstream:
 
 
 @pytest.fixture
-def root(tmp_path: Path, upstream: Upstream) -> Edm:
+def edm(tmp_path: Path, upstream: Upstream) -> Edm:
     """Our repository as a fresh clone leaves it: the submodule's folder is empty."""
     return make_root(tmp_path / "ours", upstream)

@@ -57,21 +57,21 @@ def make_upstream(path: Path) -> Upstream:
     return Upstream(path, first, git("rev-parse", "HEAD", cwd=path).strip())
 
 
-def make_root(path: Path, upstream: Upstream, work_tree: bool = True) -> Edm:
+def make_root(root: Path, upstream: Upstream, work_tree: bool = True) -> Edm:
     """A repository like ours with the stand-in as its submodule; a plain folder with ``work_tree=False``."""
-    path.mkdir()
-    (path / "patches").mkdir()
-    (path / "patches/series").write_text("")
-    (path / EDM_FOLDER).mkdir()
-    (path / ".gitmodules").write_text(
+    edm = Edm(root / EDM_FOLDER, upstream.pinned, root / "patches", str(upstream.path))
+    edm.directory.mkdir(parents=True)
+    edm.patches.mkdir()
+    (edm.patches / "series").write_text("")
+    (root / ".gitmodules").write_text(
         f'[submodule "{EDM_FOLDER}"]\n\tpath = {EDM_FOLDER}\n\turl = {upstream.path}\n\tignore = dirty\n'
     )
     if work_tree:
-        git("init", "--quiet", "--initial-branch=main", cwd=path)
-        git("add", ".gitmodules", "patches", cwd=path)
-        git("update-index", "--add", "--cacheinfo", f"160000,{upstream.pinned},{EDM_FOLDER}", cwd=path)
-        git("commit", "--quiet", "-m", "ours", cwd=path)
-    return Edm(path, upstream.pinned)
+        git("init", "--quiet", "--initial-branch=main", cwd=root)
+        git("add", ".gitmodules", "patches", cwd=root)
+        git("update-index", "--add", "--cacheinfo", f"160000,{upstream.pinned},{EDM_FOLDER}", cwd=root)
+        git("commit", "--quiet", "-m", "ours", cwd=root)
+    return edm
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -83,25 +83,17 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def write_patches(edm: Edm, *edits: tuple[str, str, str]) -> list[str]:
-    """Make a series of one patch an edit, ``(file, old text, new text)``, with git from a copy of the checkout.
-
-    Returns:
-        The names of the patches.
-    """
-    copy = edm.root.parent / f"{edm.root.name}-patching"
+def write_patches(edm: Edm, *edits: tuple[str, str, str]) -> None:
+    """Make a series of one patch an edit, ``(file, old text, new text)``, with git from a copy of the checkout."""
+    copy = edm.directory.parent.with_name("patching")
     shutil.rmtree(copy, ignore_errors=True)
-    git("clone", "--quiet", edm.root.parent / "upstream", copy, cwd=edm.root)
+    git("clone", "--quiet", edm.url, copy, cwd=edm.patches)
     git("checkout", "--quiet", edm.sha, cwd=copy)
-    names = []
     for number, (file, old, new) in enumerate(edits):
         text = (copy / file).read_text()
         assert old in text
         (copy / file).write_text(text.replace(old, new))
-        name = f"patch-{number}.patch"
         header = f"Change {file}.\n\nUpstream: {file}:1\n\n"
-        (edm.patches / name).write_text(header + git("diff", "-U1", cwd=copy))
-        git("commit", "--quiet", "-a", "-m", name, cwd=copy)
-        names.append(name)
-    (edm.patches / "series").write_text("".join(f"{name}\n" for name in names))
-    return names
+        (edm.patches / f"patch-{number}.patch").write_text(header + git("diff", "-U1", cwd=copy))
+        git("commit", "--quiet", "-a", "-m", "patch", cwd=copy)
+    (edm.patches / "series").write_text("# ours\n\n" + "".join(f"patch-{n}.patch\n" for n in range(len(edits))))

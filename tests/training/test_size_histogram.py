@@ -15,7 +15,7 @@ from symdiff_plugin.evaluate.sampling import sample_molecules
 from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.hooks import usual_size
 from symdiff_plugin.training.debug_checks import enable_checks
-from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, histogram
+from symdiff_plugin.training.size_histogram import LogProbabilities, NearestSize, commonest, histogram
 
 HISTOGRAM = {5: 10, 3: 7, 9: 1, 8: 2}
 LOG_P = torch.log(torch.tensor([0.5, 0.35, 0.05, 0.1]))
@@ -59,6 +59,14 @@ def test_a_size_without_a_probability_gets_no_other_sizes(missing: int, device: 
             table(sizes)
     finally:
         enable_checks(False)
+
+
+def test_the_nearest_size_is_taken_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = NearestSize({17: "a", 19: "b", 23: "c"})
+    assert "".join(sizes[n] for n in (19, 18, 18, 30, 3)) == "baaca"
+    assert list(sizes) == [17, 19, 23]  # nothing is added
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[4] for line in lines] == ["18", "30", "3"]
 
 
 @pytest.mark.parametrize(
