@@ -21,7 +21,8 @@ from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.molecule import Molecule
 
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
-WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
+# Angstrom; the ten columns of V2000 hold a sign and four decimals besides. RDKit of 2024 does not look, today's does.
+WIDEST_V2000 = 9999.0
 
 
 def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:

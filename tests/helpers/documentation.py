@@ -309,7 +309,7 @@ def stopping_at_parsing(parsers: list[argparse.ArgumentParser] | None = None) ->
         mock.patch.object(parser, "parse_args", stopping(parser.parse_args)),
         mock.patch.object(parser, "parse_known_args", stopping(parser.parse_known_args)),
         mock.patch.object(hooks, "parse_args", stopping(hooks.parse_args)),
-        mock.patch.object(init_from, "check"),
+        mock.patch.object(init_from, "check_initial_weights"),
         mock.patch.object(arguments, "default_datadir", return_value=Path("data")),
         # What docs/cpu_study/choices.py replaces is put back.
         mock.patch.multiple(dynamics, compose=dynamics.compose, GaussianPairEmbedding=dynamics.GaussianPairEmbedding),

@@ -61,6 +61,7 @@ def test_a_shattered_molecule_is_in_pieces():
         assert count_pieces(len(apart), bonded_pairs(apart)) == len(molecule)
     twice = Molecule(2 * REAL[-1].symbols, np.concatenate([REAL[-1].positions, REAL[-1].positions + 40.0]))
     assert count_pieces(len(twice), bonded_pairs(twice)) == 2
+    assert count_pieces(len(twice), np.insert(bonded_pairs(twice), 2, 1, axis=1)) == 2  # with the orders, as EDM's
 
 
 @pytest.mark.filterwarnings("error")
