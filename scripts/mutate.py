@@ -41,7 +41,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 # The modules in the order of their weight, and the tests that are to find their faults.
-_FAST = ["-k", "not moments and not compiled"]
+_FAST = ["-k", "not moments and not compiled and not learns"]
 _MODEL = [
     "tests/model/test_dynamics.py",
     "tests/model/test_dynamics_speed.py",
@@ -49,7 +49,7 @@ _MODEL = [
     "tests/test_compat.py",
 ]
 TESTS: dict[str, list[str]] = {
-    "model/dynamics": [*_MODEL, "tests/model/test_dynamics_groups.py", *_FAST],
+    "model/dynamics": [*_MODEL, "tests/model/test_dynamics_groups.py", "tests/model/test_backbone.py", *_FAST],
     "model/symmetrisation": [*_MODEL, "tests/model/test_symmetrised.py", *_FAST],
     "model/groups": ["tests/model/test_groups.py", "tests/model/test_symmetrised.py"],
     "model/pair_features": ["tests/model/test_pair_features.py"],

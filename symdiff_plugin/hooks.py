@@ -35,8 +35,7 @@ from symdiff_plugin.training.optim import get_optim as plain_optim
 from symdiff_plugin.training.run import Run
 from symdiff_plugin.training.sampling_step import sampling, step_time
 from symdiff_plugin.training.size_histogram import LogProbabilities, NearestSize, commonest, histogram
-from symdiff_plugin.training.size_independent_loss import attach as attach_sizes
-from symdiff_plugin.training.size_independent_loss import begin_step, padded_size
+from symdiff_plugin.training.size_independent_loss import attach_sizes, begin_step, loss_size
 from symdiff_plugin.training.tracker import tracker as wandb
 
 __all__ = [
@@ -60,7 +59,7 @@ __all__ = [
     "is_tested",
     "is_visualised",
     "load_weights",
-    "padded_size",
+    "loss_size",
     "parse_args",
     "parse_evaluation",
     "progress",
@@ -154,7 +153,7 @@ species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
 parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
-run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
+run_arguments = _for_scripts(eval_scripts.script_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
 
@@ -205,7 +204,7 @@ def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
     return x @ sample_haar(x.size(0), device=x.device, dtype=x.dtype).transpose(1, 2)
 
 
-def class_columns(diffusion: nn.Module) -> slice:
+def class_columns(diffusion: Any) -> slice:
     """The columns of EDM's latent [x, h] that hold the atom types, as sampling reads them.
 
     All but the last, whether or not that is a charge, as upstream has it; with ``--all_classes`` all atom types.

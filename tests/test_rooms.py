@@ -1,4 +1,4 @@
-"""The package's rooms: imports go one way, and no two modules share a name."""
+"""The package's rooms: imports go one way, and no two things share a name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 # From the ground up: a room imports from those before it.
 ROOMS = (
     "common", "edm", "data", "molecules", "packed", "presets", "model", "process", "training", "pretrained", "evaluate",
-    "benchmark", "report", "sample", "compat", "hooks",
+    "benchmark", "report", "sample", "compat", "hooks", "__main__",
 )  # fmt: skip
 
 
@@ -66,3 +66,30 @@ def test_the_tests_mirror_the_rooms() -> None:
     assert [parts for parts in folders if not (PACKAGE / Path(*parts)).is_dir()] == []
     names = Counter(path.stem for path in TESTS.rglob("*.py") if path.stem != "conftest")
     assert [name for name, count in names.items() if count > 1] == []
+
+
+# `main` and `add_arguments` are how the modules of a command line are called. hooks.py is a door: what EDM calls there
+# goes by the name of what does the work behind it.
+SAID_TWICE = {"main", "add_arguments"}
+DOOR = "hooks"
+
+
+def defined(source: str) -> list[str]:
+    """The public classes and functions of a module, not those inside others."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [node.name for node in ast.parse(source).body if isinstance(node, kinds)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def test_no_two_classes_or_functions_share_a_name() -> None:
+    where: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name in defined(path.read_text(encoding="utf-8")):
+            if path.stem != DOOR and name not in SAID_TWICE:
+                where.setdefault(name, []).append(path.stem)
+    assert len(where) > 300
+    assert {name: modules for name, modules in where.items() if len(modules) > 1} == {}
+
+
+def test_a_definition_is_seen() -> None:
+    assert defined("class Run:\n    def go(self): ...\ndef read(): ...\ndef _read(): ...\nx = read") == ["Run", "read"]

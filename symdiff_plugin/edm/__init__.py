@@ -85,7 +85,8 @@ def import_edm(module: str, edm: Edm | None = None) -> ModuleType:
     """
     directory = add_edm_to_path(edm)
     found = importlib.import_module(module)
-    places = [found.__file__] if getattr(found, "__file__", None) else list(getattr(found, "__path__", []))
+    file = getattr(found, "__file__", None)
+    places = [file] if file else list(getattr(found, "__path__", []))
     if not any(Path(place).resolve().is_relative_to(directory.resolve()) for place in places):
         raise EdmError(f"the module {module!r} was imported from {places}, not from EDM: rename yours")
     return found

@@ -22,8 +22,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m symdiff_plugin.edm", description="EDM, pinned and patched.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="EDM, pinned and patched.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in (
         ("get", "check out EDM's pinned commit, from EDM_REPO (path or URL of any clone or mirror) or GitHub"),
@@ -58,10 +58,10 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.edm") -> int:
     """Run the command line ``argv`` and return the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(prog).parse_args(argv)
     status, said = 1, ""
     try:
         return _run(arguments)

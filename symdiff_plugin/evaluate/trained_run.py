@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,12 @@ class TrainedRun:
 
     folder: Path
     args: argparse.Namespace
-    model: nn.Module
+    model: Any
     nodes_dist: Any
     prop_dist: Any
     property_norms: dict[str, Any]
     dataset_info: dict[str, Any]
-    loaders: dict[str, DataLoader]
+    loaders: Mapping[str, DataLoader]
     checkpoint: str | None
     geom: GeomData | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -133,7 +134,7 @@ def load_run(
     )  # fmt: skip
 
 
-def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], dict[str, DataLoader]]:
+def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], Mapping[str, DataLoader]]:
     """GEOM-Drugs, for a run on it, EDM's description of the data set and its loaders."""
     if args.dataset == "geom":
         try:

@@ -7,6 +7,7 @@ a tensor (N, N, K), softmax is written out, Gram-Schmidt is LAPACK's QR. In floa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,8 @@ def symdiff(
     model: torch.nn.Module, t: Tensor, xh: Tensor, mask: Tensor, context: Tensor | None, R0: Tensor, eta: Tensor
 ) -> Tensor:
     """The prediction of a model with a learned gamma, or of a plain DiT (R0 ignored), molecule by molecule."""
-    a, p = model.architecture, dict(model.named_parameters())
+    a: Any = model.architecture
+    p: dict[str, Tensor] = dict(model.named_parameters())
     out = torch.zeros_like(xh)
     for i in range(len(xh)):
         real = mask[i, :, 0] != 0

@@ -42,7 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return parser.parse_args(argv)
 
 
-def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
+def script_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
     """The arguments of the run in ``folder``; see :func:`symdiff_plugin.training.released.run_arguments`.
 
     Args:
@@ -70,7 +70,7 @@ def classifier_arguments(folder: str) -> argparse.Namespace:
         ArgumentsError: they are missing or damaged.
     """
     try:
-        return args_pickle.read(Path(folder) / args_pickle.FILE_NAME)
+        return args_pickle.read_args_pickle(Path(folder) / args_pickle.FILE_NAME)
     except args_pickle.ArgumentsError as error:
         where = "--classifiers_path is the folder of qm9/property_prediction/main_qm9_prop.py's run"
         raise args_pickle.ArgumentsError(f"{error} ({where})") from error

@@ -23,7 +23,7 @@ def sampling(method: Callable[..., T]) -> Callable[..., T]:
     """
 
     @functools.wraps(method)
-    def during(diffusion: nn.Module, *args: Any, **kwargs: Any) -> T:
+    def during(diffusion: Any, *args: Any, **kwargs: Any) -> T:
         training = [module for module in diffusion.modules() if module.training]
         diffusion.eval()
         diffusion.is_sampling = True

@@ -14,7 +14,7 @@ from qm9_files import Command, assert_refused, run, snapshot
 
 from symdiff_plugin.data import SPLITS, DataError, ResourceError, check_datadir, load_split
 from symdiff_plugin.data.integrity import content_hash, require_space, write_together
-from symdiff_plugin.data.store import save
+from symdiff_plugin.data.store import save_splits
 
 MAKE = "python -m symdiff_plugin.data.qm9 --datadir"
 
@@ -137,7 +137,7 @@ def test_missing_files_of_a_genuine_set_are_made_again(small: Path, full: Path, 
 
 
 def test_a_full_set_leaves_no_record_of_a_slice(small: Path) -> None:
-    save(small, {split: load_split(small, split) for split in SPLITS})
+    save_splits(small, {split: load_split(small, split) for split in SPLITS})
     assert sorted(path.name for path in (small / "qm9").iterdir()) == ["test.npz", "train.npz", "valid.npz"]
 
 

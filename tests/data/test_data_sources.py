@@ -26,7 +26,7 @@ from symdiff_plugin.data.figshare_source import (
     read_uncharacterized,
     uncharacterized_by_index,
 )
-from symdiff_plugin.data.qm9pack_source import read_catalogue, read_molecules
+from symdiff_plugin.data.qm9pack_source import read_catalogue, read_qm9pack
 from symdiff_plugin.data.splits import tabulate
 
 
@@ -51,7 +51,7 @@ def test_archive_and_qm9pack_agree(archive: Path, rows: list[Row], qm9pack: Path
     text = "".join(as_xyz(row) for row in rows)
     assert text.count("*^-") >= 50
     ours = tabulate(read_archive(archive), len(rows))
-    theirs = tabulate(read_molecules(qm9pack, {int(row["Index"]) for row in rows}), len(rows))
+    theirs = tabulate(read_qm9pack(qm9pack, {int(row["Index"]) for row in rows}), len(rows))
     assert list(ours) == list(theirs)
     for key in ours:
         assert ours[key].tobytes() == theirs[key].tobytes(), key
@@ -148,13 +148,13 @@ def test_spoilt_qm9pack(qm9pack: Path, tmp_path: Path, fault: str) -> None:
     if fault != "no files":
         (tmp_path / "qm9_part1.csv").write_text("".join(lines))
     with pytest.raises(DataError) as caught:
-        tabulate(read_molecules(tmp_path), 130_831)
+        tabulate(read_qm9pack(tmp_path), 130_831)
     assert ("instead of 130,831" if fault == "too few" else "reinstall qm9pack") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_molecule_twice_is_refused(qm9pack: Path) -> None:
-    molecules = list(itertools.islice(read_molecules(qm9pack), 3))
+    molecules = list(itertools.islice(read_qm9pack(qm9pack), 3))
     with pytest.raises(DataError, match="molecule 2 occurs twice"):
         tabulate([*molecules, molecules[1]], 4)
     with pytest.raises(DataError, match="more than"):

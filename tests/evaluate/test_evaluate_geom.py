@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from geom_conformers import info_of, save_info
 from geom_data import drugs, write_geom
 from rdkit import Chem
 
-from symdiff_plugin.data.geom.dataset_info import compute, save
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.__main__ import main
@@ -208,7 +208,7 @@ def test_a_data_set_of_ones_own_is_called_by_its_name(tmp_path, copied_geom):
     """And has the atom types of its description, for its data row as for a run on it."""
     file = write_geom(tmp_path / "mine.npy", drugs(12))
     atoms = np.load(file)
-    save(compute([atoms[atoms[:, 0] == i, 1:] for i in range(24)], "mine"), GeomFiles(file))
+    save_info(info_of([atoms[atoms[:, 0] == i, 1:] for i in range(24)], "mine"), GeomFiles(file))
     where = ("--data", "val", "--dataset", "geom", "--data_file", file, "--split", "molecule", "--split_seed", 3)
     assert evaluate(*where, "--out", tmp_path / "out") == 0
     found = metrics_of(tmp_path / "out")

@@ -19,8 +19,8 @@ from symdiff_plugin import build_dynamics
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate import evaluation as report
 from symdiff_plugin.evaluate.metrics import Verdict, summarise
-from symdiff_plugin.evaluate.repetitions import summary
-from symdiff_plugin.evaluate.sampling import Watched, watched
+from symdiff_plugin.evaluate.repetitions import summary_of_repetitions
+from symdiff_plugin.evaluate.sampling import DivergenceGuard, guarded
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -93,7 +93,7 @@ def test_a_diverged_molecule_is_noted_and_the_others_are_left_alone(value):
     model = nn.Module()
     model.dynamics = Diverges(dynamics, value)
     ticks = []
-    with watched(model, lambda: ticks.append(1)) as watch, torch.no_grad():
+    with guarded(model, lambda: ticks.append(1)) as watch, torch.no_grad():
         for call in range(3):
             torch.manual_seed(call)
             out = model.dynamics._forward(t, xh, mask, None, None)
@@ -109,10 +109,10 @@ def test_a_diverged_molecule_is_noted_and_the_others_are_left_alone(value):
 def test_the_watch_is_lifted_after_an_error():
     model = nn.Module()
     model.dynamics = Diverges(nn.Identity(), 0.0)
-    with watched(model, lambda: None) as watch:
-        assert isinstance(watch, Watched)
+    with guarded(model, lambda: None) as watch:
+        assert isinstance(watch, DivergenceGuard)
         assert model.dynamics is watch
-    with pytest.raises(TypeError), watched(model, lambda: None):
+    with pytest.raises(TypeError), guarded(model, lambda: None):
         model.dynamics._forward("too few arguments")
     assert isinstance(model.dynamics, Diverges)
 
@@ -141,14 +141,14 @@ def test_the_watched_dynamics_is_told_of_a_sampling_run_and_given_the_times():
     model.dynamics = inner
     _, xh, mask = qm9_batch(3, dtype=torch.float32)
     times = [torch.full((3, 1), 0.5), torch.tensor(0.25), 0.125]
-    with watched(model, lambda: None):
+    with guarded(model, lambda: None):
         with model.dynamics.sampling():
             for t in times:
                 model.dynamics._forward(t, xh, mask, None, None)
         assert not inner.inside
     assert [given is t for given, t in zip(inner.times, times, strict=True)] == [True] * 3
     model.dynamics = Diverges(nn.Identity(), 0.0)  # as EDM's: without such a method
-    with watched(model, lambda: None), model.dynamics.sampling():
+    with guarded(model, lambda: None), model.dynamics.sampling():
         pass
 
 
@@ -160,7 +160,7 @@ def evaluation(molecules, verdicts, **more) -> report.Evaluation:
 def test_the_files_of_an_evaluation(tmp_path):
     folder = tmp_path / "new" / "run"
     nll = {"test_nll": float("nan"), "test_nll_standard_error": None, "test_nll_molecules": 7}
-    written = report.write(evaluation(SAMPLES, VERDICTS, **nll), folder)
+    written = report.write_evaluation(evaluation(SAMPLES, VERDICTS, **nll), folder)
     files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png", "xyz"]
     assert sorted(path.name for path in folder.iterdir()) == files
     assert {path.name for path in written} == {path.name for path in folder.iterdir()}
@@ -178,12 +178,12 @@ def test_the_files_of_an_evaluation(tmp_path):
 
 def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PICTURED", 2)
-    report.write(evaluation(SAMPLES, VERDICTS), tmp_path)
-    report.write(evaluation(SAMPLES[:2], VERDICTS[:2]), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES, VERDICTS), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES[:2], VERDICTS[:2]), tmp_path)
     assert sorted(path.name for path in (tmp_path / "xyz").iterdir()) == ["0.xyz", "1.xyz"]
     assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == 2
     many = 1001
-    report.write(evaluation(SAMPLES[:1] * many, VERDICTS[:1] * many), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES[:1] * many, VERDICTS[:1] * many), tmp_path)
     assert not (tmp_path / "xyz").exists()  # single files of other samples would mislead
     assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == many
     files = ["metrics.json", "molecules.sdf", "molecules.xyz", "samples.png"]
@@ -191,35 +191,37 @@ def test_a_second_evaluation_replaces_the_first_as_a_whole(tmp_path, monkeypatch
 
 
 def test_a_failure_half_way_leaves_the_first_evaluation_whole(tmp_path):
-    report.write(evaluation(SAMPLES, VERDICTS), tmp_path)
+    report.write_evaluation(evaluation(SAMPLES, VERDICTS), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     spoilt = evaluation(SAMPLES[:2], VERDICTS[:2])
     spoilt.record["seed"] = object()  # metrics.json, written last, cannot be
     with pytest.raises(TypeError):
-        report.write(spoilt, tmp_path)
+        report.write_evaluation(spoilt, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_table_shows_what_there_is():
-    text = report.table(evaluation(SAMPLES, VERDICTS).record)
+    text = report.metrics_table(evaluation(SAMPLES, VERDICTS).record)
     assert "NLL" not in text
     assert "Novelty" not in text
     nll = {"val_nll": -12.345, "val_nll_standard_error": 0.25, "val_nll_molecules": 1234}
-    text = report.table(evaluation(SAMPLES, VERDICTS, **nll).record)
+    text = report.metrics_table(evaluation(SAMPLES, VERDICTS, **nll).record)
     assert "-12.35 +- 0.25 nats (1,234 molecules)" in text or "-12.34 +- 0.25 nats (1,234 molecules)" in text
     assert " 50.00%" in text
 
 
 def test_the_table_of_several_runs_shows_their_deviation():
     record = {**evaluation(SAMPLES, VERDICTS).record, "test_nll": -1.0, "test_nll_molecules": 7, "n_runs": 3}
-    one = report.table({**record, "test_nll_standard_error": 0.5})
-    several = report.table({**record, "test_nll_standard_error": 0.5, "std": {"test_nll": 0.25, "validity": 0.0125}})
+    one = report.metrics_table({**record, "test_nll_standard_error": 0.5})
+    several = report.metrics_table(
+        {**record, "test_nll_standard_error": 0.5, "std": {"test_nll": 0.25, "validity": 0.0125}}
+    )
     assert "-1.00 +- 0.50 nats" in one
     assert "-1.00 +- 0.25 nats" in several
     assert "80.00% +- 1.25%" in several
     assert "+- 1.25%" not in one
     assert "5 samples a run, 3 runs" in several
-    assert "not a number" in report.table({**record, "test_nll": None})  # as metrics.json has NaN
+    assert "not a number" in report.metrics_table({**record, "test_nll": None})  # as metrics.json has NaN
 
 
 def test_the_summary_is_numpys_mean_and_sample_deviation():
@@ -231,14 +233,14 @@ def test_the_summary_is_numpys_mean_and_sample_deviation():
         for i in range(4)
     ]
     records[2]["novelty"] = None
-    found = summary(records)
+    found = summary_of_repetitions(records)
     for name in ("validity", "test_nll"):
         assert found[name] == pytest.approx(np.mean(values[name]), rel=1e-14)
         assert found["std"][name] == pytest.approx(np.std(values[name], ddof=1), rel=1e-12)
     assert found["novelty"] is found["std"]["novelty"] is found["novel"] is None
     assert set(found["std"]) == {"validity", "test_nll", "novelty"}  # settings and counts have no deviation
     assert (found["n_runs"], found["runs"], found["seed"], found["n_samples"]) == (4, records, 5, 10)
-    one = summary(records[:1])
+    one = summary_of_repetitions(records[:1])
     assert one == {**records[0], "n_runs": 1, "runs": records[:1]}
 
 
@@ -270,12 +272,14 @@ def test_metrics_within_metrics_are_averaged_too():
         busted = {"passes_all": passes, "checks": {"bond_angles": angles}, "n_molecules": 7, "config": "mol"}
         return {"validity": passes, "posebusters": busted, "settings": {"some": 0.5}}
 
-    found = summary([record(0.5, 0.25), record(0.75, 0.5)])
+    found = summary_of_repetitions([record(0.5, 0.25), record(0.75, 0.5)])
     assert found["posebusters"] == {
         "passes_all": 0.625, "checks": {"bond_angles": 0.375}, "n_molecules": 7, "config": "mol",
     }  # fmt: skip
     assert found["std"]["posebusters"]["passes_all"] == pytest.approx(0.125 * 2**0.5)
     assert found["std"]["posebusters"]["checks"]["bond_angles"] == pytest.approx(0.125 * 2**0.5)
     assert "settings" not in found["std"]
-    assert summary([record(0.5, 0.25), record(0.5, None)])["posebusters"]["checks"]["bond_angles"] is None
-    assert "std" not in summary([record(0.5, 0.25)])
+    assert (
+        summary_of_repetitions([record(0.5, 0.25), record(0.5, None)])["posebusters"]["checks"]["bond_angles"] is None
+    )
+    assert "std" not in summary_of_repetitions([record(0.5, 0.25)])

@@ -13,7 +13,7 @@ from rdkit.Chem import AllChem
 
 from symdiff_plugin.data.schema import ResourceError
 from symdiff_plugin.evaluate.__main__ import main
-from symdiff_plugin.evaluate.posebusters import Checks, bust, lines, posebusters_version
+from symdiff_plugin.evaluate.posebusters import Checks, bust, posebusters_lines, posebusters_version
 from symdiff_plugin.molecules.molecule import Molecule
 from symdiff_plugin.molecules.perception import perceive
 
@@ -125,12 +125,14 @@ def test_what_cannot_be_computed_is_no_pass_and_is_said(checks: Checks) -> None:
     assert (found["passes_all"], found["passes_all_computed"]) == (0, 1)
     assert found["not_computed"] == {name: float(name == "internal_energy") for name in checks.names}
     assert found["checks"] == {name: float(name != "internal_energy") for name in checks.names}
-    assert "(no result for 100.00%)" in dict(lines(found))["- internal energy"]
+    assert "(no result for 100.00%)" in dict(posebusters_lines(found))["- internal energy"]
 
 
 def test_the_table_names_every_check(checks: Checks) -> None:
     found = bust([of_smiles("CCO")])
-    text = "\n".join(" ".join(pair) for pair in lines(found, {"passes_all": 0.25, "checks": {"bond_angles": 0.125}}))
+    text = "\n".join(
+        " ".join(pair) for pair in posebusters_lines(found, {"passes_all": 0.25, "checks": {"bond_angles": 0.125}})
+    )
     assert "100.00% +- 25.00%" in text
     assert "bond angles 100.00% +- 12.50%" in text
     assert len(text.splitlines()) == 1 + len(checks.names)

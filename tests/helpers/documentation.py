@@ -1,8 +1,8 @@
 """The snippets of README.md and docs/, and a place to run them in where what takes hours is only recorded.
 
-Shell snippets are run by bash, our scripts with them. Only Python and pip are stand-ins there, which write down how
-they are called; each such call is then read by the real parser of what is called, or run for real where it takes
-seconds.
+Shell snippets are run by bash, our scripts with them. Only Python, pip and symdiff are stand-ins there, which write
+down how they are called; each such call is then read by the real parser of what is called, or run for real where it
+takes seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ DOCUMENTS = tuple(str(path.relative_to(ROOT)) for path in _ALL if path.is_file()
 GENERATED = "docs/cpu_study/report.md"
 
 # An inline piece of code is a snippet where it begins like this: a program with something behind it, or a script.
-_COMMAND = re.compile(r"([A-Z_]+=\S* )*(\S*/)?(python3?|pip) |([A-Z_]+=\S* )*((\./)?run_\w+\.sh\b|\S+\.(sh|py) )")
+_COMMAND = re.compile(
+    r"([A-Z_]+=\S* )*(\S*/)?(python3?|pip|symdiff) |([A-Z_]+=\S* )*((\./)?run_\w+\.sh\b|\S+\.(sh|py) )"
+)
 _FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 _CODE = re.compile(r"(?s)(?<!`)`([^`\n]+(?:\n[^`\n]+)*)`(?!`)")
 
@@ -74,11 +76,18 @@ _TOOLS = (
 )  # fmt: skip
 _STAND_IN = """#!/usr/bin/env bash
 record() { printf '%s\\0' "$@" $'\\x1e' >>"$RECORD"; }
+case ${0##*/} in
+    symdiff)
+        set -- -m symdiff_plugin "$@"
+        program=python
+        ;;
+    *) program=${0##*/} ;;
+esac
 case "$*" in
     "-m pip --version" | "-I -c "*) exit 0 ;;
     "-c "* | "-m symdiff_plugin.presets "*) record done "$@" && exec "$REAL_PYTHON" "$@" ;;
 esac
-record "${0##*/}" "$@"
+record "$program" "$@"
 # What the next command may look for.
 out= name= previous=
 for word; do
@@ -86,10 +95,10 @@ for word; do
     previous=$word
 done
 case "$*" in
-    *symdiff_plugin.data.qm9*) mkdir -p "$out" && { [ -e "$out/qm9" ] || ln -s "$QM9" "$out/qm9"; } ;;
-    *"data.geom rdkit"*) mkdir -p "$out" && : >"$out/drugs_crude.msgpack" ;;
-    *"data.geom convert"*) mkdir -p "$out" && : >"$out/geom_drugs_30.npy" ;;
-    *"data.geom own"*) mkdir -p "data/$name" && : >"data/$name/$name.npy" ;;
+    *"data qm9"* | *data.qm9*) mkdir -p "$out" && { [ -e "$out/qm9" ] || ln -s "$QM9" "$out/qm9"; } ;;
+    *"data geom rdkit"* | *"data.geom rdkit"*) mkdir -p "$out" && : >"$out/drugs_crude.msgpack" ;;
+    *"data geom convert"* | *"data.geom convert"*) mkdir -p "$out" && : >"$out/geom_drugs_30.npy" ;;
+    *"data geom own"* | *"data.geom own"*) mkdir -p "data/$name" && : >"data/$name/$name.npy" ;;
 esac
 """
 # GNU time may not be there; EDM's scripts may be mentioned without their folder.
@@ -119,8 +128,8 @@ class Place:
             for path in ROOT.iterdir():
                 if path.name not in (".git", ".venv", "data", "outputs", "samples"):
                     (place / path.name).symlink_to(path)
-        of_venv = (".venv/bin/python", ".venv/bin/pip", ".venv/bin/ruff")
-        for name in ("tools/python", "tools/python3", "tools/pip", *of_venv):
+        of_venv = (".venv/bin/python", ".venv/bin/pip", ".venv/bin/ruff", ".venv/bin/symdiff")
+        for name in ("tools/python", "tools/python3", "tools/pip", "tools/symdiff", *of_venv):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(_STAND_IN)
@@ -210,7 +219,7 @@ def understand(call: list[str]) -> None:
             _require((ROOT / word).exists(), f"there is no {word}")
     if program == "pip" or words[:2] == ["-m", "pip"]:
         _understand_pip(words if program == "pip" else words[2:])
-    elif program == "ruff" or words[:2] in (["-m", "ruff"], ["-m", "pytest"]):
+    elif program == "ruff" or words[:2] in (["-m", tool] for tool in ("ruff", "mypy", "pytest", "sphinx")):
         importlib.metadata.version("ruff" if program == "ruff" else words[1])
     else:
         with contextlib.suppress(Parsed), stopping_at_parsing():

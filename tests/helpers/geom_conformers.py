@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import AllChem
 
+from symdiff_plugin.data.geom.dataset_info import DatasetStatistics, write_dataset_info
 from symdiff_plugin.data.geom.layout import GeomFiles
 
 
@@ -53,3 +56,17 @@ def write(
     files.smiles.write_text("".join(f"{smiles}\n" for smiles, _ in molecules))
     np.save(files.permutation, np.random.default_rng(seed).permutation(len(conformers)).astype(np.int32))
     return files
+
+
+def info_of(conformers: Iterable[np.ndarray], data_set: str = "own data") -> dict[str, Any]:
+    """EDM's dataset_info of all ``conformers``, each (n, 4): atomic number, x, y, z."""
+    statistics = DatasetStatistics()
+    for conformer in conformers:
+        statistics.add(conformer[:, 0])
+    return statistics.dataset_info(data_set)
+
+
+def save_info(info: dict[str, Any], files: GeomFiles) -> None:
+    files.info.parent.mkdir(parents=True, exist_ok=True)
+    with open(files.info, "w") as file:
+        write_dataset_info(info, file)

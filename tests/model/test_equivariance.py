@@ -104,8 +104,9 @@ def test_a_frame_that_sees_x_unturned_is_rejected(depth: int) -> None:
     x, mask = few()
 
     class Unturned(Symmetrised):
-        def _frame(self, frame: nn.Module, R: Tensor, y: Tensor, *rest) -> Tensor:
-            return super()._frame(frame, R, y @ R.mT if frame is self.frames[depth - 1] else y, *rest)
+        def _frame(self, frame: nn.Module, R: Tensor, args, mask, kwargs, y: Tensor) -> Tensor:
+            turned = y @ R.mT if frame is self.frames[depth - 1] else y
+            return super()._frame(frame, R, args, mask, kwargs, turned)
 
     fs = [loud_frame(seed=i + 1) for i in range(depth)]
     check_equivariance(Symmetrised(PointNet(), frame=fs, returns=RETURNS), x, mask=mask, draws=DRAWS)

@@ -8,7 +8,7 @@ from molecules import MOLECULES
 from rdkit import Chem
 
 from symdiff_plugin.molecules.molecule import Molecule
-from symdiff_plugin.molecules.perception import canonical_smiles, fractions, perceive, write_perceived
+from symdiff_plugin.molecules.perception import perceive, perceived_fractions, write_perceived
 
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
 NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
@@ -16,22 +16,22 @@ NOWHERE = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
 
 def test_real_molecules_have_their_smiles_and_spoilt_ones_none():
     for molecule, record in zip(REAL, MOLECULES, strict=True):
-        assert canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert perceive(molecule).smiles == Chem.CanonSmiles(record["smiles"], useChiral=0)
         assert perceive(molecule).words == "valid"
         assert perceive(Molecule(molecule.symbols, 3 * molecule.positions)).words == "in pieces"
         without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
-        assert canonical_smiles(without_an_atom) is None
+        assert perceive(without_an_atom).smiles is None
 
 
 def test_fractions_count_each_molecule_once():
     perceived = [perceive(molecule) for molecule in (REAL[4], REAL[4], REAL[5], NOWHERE)]
     wanted = {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}
-    assert fractions(perceived) == wanted
+    assert perceived_fractions(perceived) == wanted
     assert perceived[3].words == "not finite"
     alone = perceive(Molecule(("C",), np.full((1, 3), np.inf)))  # in one piece, and no connected molecule
-    assert fractions([alone]) == {"validity": 0, "uniqueness": 0, "connected": 0, "non_finite": 1}
+    assert perceived_fractions([alone]) == {"validity": 0, "uniqueness": 0, "connected": 0, "non_finite": 1}
     with pytest.raises(ValueError, match="no molecules"):
-        fractions([])
+        perceived_fractions([])
 
 
 def test_an_sdf_file_gives_the_molecules_back(tmp_path):
@@ -63,7 +63,7 @@ def test_what_is_not_valid_keeps_single_bonds_and_says_nothing(capfd):
         assert found.smiles is None
         assert {bond.GetBondType() for bond in found.mol.GetBonds()} <= {Chem.BondType.SINGLE}
     assert len(perceive(radical).mol.GetBonds()) > 0
-    assert fractions([perceive(radical)])["uniqueness"] == 0
+    assert perceived_fractions([perceive(radical)])["uniqueness"] == 0
     assert tuple(capfd.readouterr()) == ("", "")
 
 
@@ -82,4 +82,4 @@ def test_what_is_lost_or_in_pieces_has_no_smiles():
     two = perceive(Molecule(("H",) * 4, np.concatenate([pair, pair + 9])))  # each of them valid
     assert (two.smiles, two.finite, two.pieces, two.words) == (None, True, 2, "in pieces")
     one = perceive(Molecule(("H", "H"), pair))
-    assert fractions([one]) == {"connected": 1, "validity": 1, "uniqueness": 1, "non_finite": 0}
+    assert perceived_fractions([one]) == {"connected": 1, "validity": 1, "uniqueness": 1, "non_finite": 0}

@@ -84,3 +84,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_sdf(tmp_path / "m.sdf", REAL[:2], [verdict(REAL[0])])
     assert (tmp_path / "m.sdf").read_bytes() == before
     assert os.listdir(tmp_path) == ["m.sdf"]
+
+
+def test_more_atoms_than_the_old_format_holds(tmp_path):
+    positions = np.stack([1.2 * np.arange(1200), np.zeros(1200), np.zeros(1200)], axis=1)
+    chain = np.stack([np.arange(1, 1200), np.arange(1199), np.ones(1199, dtype=int)], axis=1)
+    long = Molecule(("C",) * 1200, positions)
+    assert (
+        write_sdf(tmp_path / "m.sdf", [long, REAL[0]], [Verdict(0, False, None, 1, True, chain), verdict(REAL[0])]) == 0
+    )
+    first, second = read(tmp_path / "m.sdf")
+    assert (first.GetNumAtoms(), first.GetNumBonds(), second.GetNumAtoms()) == (1200, 1199, len(REAL[0]))
+    np.testing.assert_allclose(first.GetConformer().GetPositions(), positions, atol=5.01e-5)
+
+
+def test_a_tetrahedron_of_one_hand_stays_as_it_is(tmp_path):
+    """Nothing is said of its chirality, which the coordinates have: a reader takes it from them."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]])
+    molecule = Molecule(("C", "F", "Cl", "Br", "H"), np.vstack([np.zeros((1, 3)), corners]))
+    star = np.array([[i, 0, 1] for i in range(1, 5)])
+    mirrored = Molecule(molecule.symbols, -molecule.positions)
+    write_sdf(tmp_path / "m.sdf", [molecule, mirrored], [Verdict(0, False, None, 1, True, star)] * 2)
+    hands = {Chem.MolToSmiles(mol) for mol in Chem.SDMolSupplier(str(tmp_path / "m.sdf"))}
+    assert hands == {"F[C@H](Cl)Br", "F[C@@H](Cl)Br"}

@@ -172,6 +172,15 @@ def test_cache_keeps_the_last_mask_and_notices_changes(scattered):
     assert cache(scattered).buckets[-1] == (1, 9)
 
 
+@torch.inference_mode()
+def test_cache_trusts_no_mask_that_does_not_count_its_changes(scattered):
+    """A mask made under ``inference_mode``, as in a PyTorch without its private counter: a layout for every call."""
+    cache, mask = LayoutCache(), scattered.clone()
+    assert cache(mask) is not cache(mask)
+    mask[0] = 1
+    assert cache(mask).buckets[-1] == (1, 9)
+
+
 def test_cache_copies_start_empty(scattered):
     cache = LayoutCache()
     cache(scattered)

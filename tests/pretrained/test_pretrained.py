@@ -227,4 +227,4 @@ def test_the_table_does_without_what_was_not_measured() -> None:
     record = {"connected": 1.0, "validity": 0.5, "uniqueness": 1.0, "non_finite": 0.0, "seconds_per_sample": 0.5,
               "n_samples": 2, "rule": "a rule"}  # fmt: skip
     for metrics in (None, {}, {"atom_stability": 0.5, "molecule_stability": None}):
-        assert "With EDM" not in sample.table({**record, "measured_with_edm": metrics})
+        assert "With EDM" not in sample.samples_table({**record, "measured_with_edm": metrics})

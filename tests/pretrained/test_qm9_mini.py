@@ -13,7 +13,7 @@ from symdiff_plugin import build_dynamics
 from symdiff_plugin.model.dynamics import DiTDynamics
 from symdiff_plugin.model.groups import sample_haar
 from symdiff_plugin.model.symmetrisation import act
-from symdiff_plugin.molecules.perception import fractions, perceive
+from symdiff_plugin.molecules.perception import perceive, perceived_fractions
 from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.pretrained import Pretrained, load
 from symdiff_plugin.process.diffusion import centred_noise, schedule_of
@@ -95,8 +95,12 @@ def test_its_equivariance_survives_training(model: Pretrained, compat: str) -> N
 
 def test_it_makes_molecules(model: Pretrained) -> None:
     """In a twentieth of its steps most are in one piece; those of untrained weights never are."""
-    found = fractions([perceive(one) for one in sample_pretrained(replace(model, schedule=SHORT), 32, 32).molecules])
+    found = perceived_fractions(
+        [perceive(one) for one in sample_pretrained(replace(model, schedule=SHORT), 32, 32).molecules]
+    )
     assert found["connected"] > 0.6
     assert found["validity"] > 0.1
     control = replace(with_other_weights(model), schedule=SHORT)
-    assert fractions([perceive(one) for one in sample_pretrained(control, 32, 32).molecules])["connected"] < 0.1
+    assert (
+        perceived_fractions([perceive(one) for one in sample_pretrained(control, 32, 32).molecules])["connected"] < 0.1
+    )

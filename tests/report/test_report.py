@@ -15,12 +15,12 @@ import pytest
 from symdiff_plugin.common import paper
 from symdiff_plugin.edm import EdmError
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
-from symdiff_plugin.report import counted as counting
+from symdiff_plugin.report import model_sizes
 from symdiff_plugin.report import tables as tables_module
 from symdiff_plugin.report.__main__ import main
-from symdiff_plugin.report.counted import counted
-from symdiff_plugin.report.distributions import count, total_variation
+from symdiff_plugin.report.data_statistics import count, total_variation
 from symdiff_plugin.report.folders import ReportError, read_run, read_runs
+from symdiff_plugin.report.model_sizes import counted_sizes
 from symdiff_plugin.report.render import escape_latex, to_latex, to_markdown
 from symdiff_plugin.report.tables import BOTH, UNIQUENESS, VALIDITY, build_tables
 
@@ -275,29 +275,31 @@ def test_sizes_are_counted_without_a_run(edm_path: Path) -> None:
             # EDM++ has 12.0M by EDM's code at the paper's own sizes, where the paper says 12.4M.
             assert ours.cells[0].value == pytest.approx(theirs.cells[0].value, rel=0.04), key
             assert "counted" in ours.note
-    assert counted("edm", "geom")["parameters"] == pytest.approx(paper.GEOM_COSTS["edm"].parameters, abs=0.05)
-    assert counted("data", "qm9") == {}
+    assert counted_sizes("edm", "geom")["parameters"] == pytest.approx(paper.GEOM_COSTS["edm"].parameters, abs=0.05)
+    assert counted_sizes("data", "qm9") == {}
 
 
 def test_counting_is_what_a_run_records() -> None:
     config = json.loads((STUDY / "symdiff_tiny" / "config.json").read_text())
-    found = counted("symdiff_tiny", "qm9")
+    found = counted_sizes("symdiff_tiny", "qm9")
     assert found["parameters"] * 1e6 == pytest.approx(config["parameters"]["total"], abs=0.5)
     assert found["epsilon_theta"] * 1e6 == pytest.approx(config["parameters"]["epsilon_theta"], abs=0.5)
 
 
 def test_counting_is_what_an_egnn_run_records(edm_path: Path) -> None:
     config = json.loads((STUDY / "edm_tiny" / "config.json").read_text())
-    assert counted("edm_tiny", "qm9")["parameters"] * 1e6 == pytest.approx(config["parameters"]["total"], abs=0.5)
+    assert counted_sizes("edm_tiny", "qm9")["parameters"] * 1e6 == pytest.approx(config["parameters"]["total"], abs=0.5)
 
 
 def test_without_edm_its_table_says_why_it_is_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise EdmError("EDM is not here")
 
-    monkeypatch.setattr(counting, "import_edm", missing)
-    anew = counted.__wrapped__
-    monkeypatch.setattr(tables_module, "counted", lambda key, data: (counted if key in PRESETS else anew)(key, data))
+    monkeypatch.setattr(model_sizes, "import_edm", missing)
+    anew = counted_sizes.__wrapped__
+    monkeypatch.setattr(
+        tables_module, "counted_sizes", lambda key, data: (counted_sizes if key in PRESETS else anew)(key, data)
+    )
     (table,) = (t for t in build_tables([]) if t.number == "6")
     assert not table.has_ours
     assert any("edm get" in note for note in table.footnotes)

@@ -11,8 +11,8 @@ from test_report import METRICS, note_of, rows_of, write_run
 
 from symdiff_plugin.common.paper import TABLE_4
 from symdiff_plugin.report.__main__ import main
-from symdiff_plugin.report.distributions import geom_reference
-from symdiff_plugin.report.folders import GEOM_CONFORMERS, ReportError, Run, read_run, read_runs
+from symdiff_plugin.report.data_statistics import geom_reference
+from symdiff_plugin.report.folders import GEOM_CONFORMERS, EvaluatedRun, ReportError, read_run, read_runs
 from symdiff_plugin.report.render import to_latex, to_markdown
 from symdiff_plugin.report.tables import Table, build_tables
 
@@ -167,5 +167,5 @@ def test_a_missing_or_damaged_array_is_one_line(tmp_path: Path, edm_path: Path) 
 
 
 def test_data_is_told_by_its_kind(tmp_path: Path) -> None:
-    run: Run = read_run(write_data(tmp_path / "d", dataset="geom", data_set="mine", data_conformers=9))
+    run: EvaluatedRun = read_run(write_data(tmp_path / "d", dataset="geom", data_set="mine", data_conformers=9))
     assert (run.is_data, run.key, run.data) == (True, None, ("geom", "mine"))

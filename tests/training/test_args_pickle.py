@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from symdiff_plugin.training.args_pickle import ArgumentsError, read
+from symdiff_plugin.training.args_pickle import ArgumentsError, read_args_pickle
 
 PLAIN = {"lr": 1e-4, "model": "egnn_dynamics", "conditioning": [], "normalize_factors": [1, 4, 10], "resume": None,
          "cuda": True, "nested": {"a": (1, 2)}}  # fmt: skip
@@ -21,7 +21,7 @@ PLAIN = {"lr": 1e-4, "model": "egnn_dynamics", "conditioning": [], "normalize_fa
 def test_a_namespace_of_plain_values_comes_back(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "args.pickle"
     path.write_bytes(pickle.dumps(argparse.Namespace(**PLAIN), protocol=protocol))
-    assert vars(read(path)) == PLAIN
+    assert vars(read_args_pickle(path)) == PLAIN
 
 
 class Runs:
@@ -46,7 +46,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, function, inside: bool) -> Non
     path = tmp_path / "args.pickle"
     path.write_bytes(pickle.dumps(argparse.Namespace(x=payload) if inside else payload))
     with pytest.raises(ArgumentsError, match=r"asks for .*nothing of it was run"):
-        read(path)
+        read_args_pickle(path)
     assert not trace.exists()
 
 
@@ -75,7 +75,7 @@ def test_what_is_no_namespace_of_plain_values_is_refused_in_one_line(tmp_path: P
     path = tmp_path / "args.pickle"
     path.write_bytes(content)
     with pytest.raises(ArgumentsError) as caught:
-        read(path)
+        read_args_pickle(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert not hasattr(argparse.Namespace, "format_help")
@@ -83,4 +83,4 @@ def test_what_is_no_namespace_of_plain_values_is_refused_in_one_line(tmp_path: P
 
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ArgumentsError, match=r"No such file.*give the folder of a run"):
-        read(tmp_path / "args.pickle")
+        read_args_pickle(tmp_path / "args.pickle")

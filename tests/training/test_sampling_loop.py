@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.sampling import watched
+from symdiff_plugin.evaluate.sampling import guarded
 from symdiff_plugin.training.debug_checks import enable_checks
 
 pytestmark = pytest.mark.edm
@@ -58,7 +58,7 @@ WAYS = pytest.mark.parametrize("way", ["sample", "sample_chain"])
 def test_the_network_is_told_of_a_sampling(way: str, in_evaluation: bool) -> None:
     network = Recorder()
     model = diffusion(network)
-    with watched(model, lambda: None) if in_evaluation else contextlib.nullcontext():
+    with guarded(model, lambda: None) if in_evaluation else contextlib.nullcontext():
         getattr(model, way)(2, 3, MASK, None, None)
     assert (network.entered, network.depth, len(network.times)) == (1, 0, STEPS + 1)
 
@@ -119,7 +119,7 @@ def test_the_evaluation_notes_them_with_and_without_checks(checks: bool) -> None
     enable_checks(checks)
     try:
         model = diffusion(Recorder(float("nan")))
-        with watched(model, lambda: None) as dynamics:
+        with guarded(model, lambda: None) as dynamics:
             x, _ = model.sample(2, 3, MASK, None, None)
     finally:
         enable_checks(False)

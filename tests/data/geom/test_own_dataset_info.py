@@ -7,10 +7,11 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from geom_conformers import info_of, save_info
 from own_molecules import conformers_of, each_conformer, make, molecules, write_sdf
 
 from symdiff_plugin import hooks
-from symdiff_plugin.data.geom.dataset_info import ELEMENTS, compute, load, of_run, save
+from symdiff_plugin.data.geom.dataset_info import ELEMENTS, load_dataset_info, of_run
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import import_edm
@@ -43,7 +44,7 @@ def test_the_elements_are_those_that_edm_has_rules_colours_and_radii_for(edms, r
     symbols = [symbol for symbol, _ in ELEMENTS.values()]
     assert symbols == edms["atom_decoder"]
     assert set(symbols) == set(rules.allowed_bonds)
-    info = compute(ragged([list(ELEMENTS)]))
+    info = info_of(ragged([list(ELEMENTS)]))
     for key in ("name", "atom_encoder", "atomic_nb", "atom_decoder", "colors_dic", "radius_dic", "with_h"):
         assert info[key] == edms[key], key
 
@@ -56,12 +57,12 @@ def test_edm_knows_no_other_elements(edms):
     with pytest.raises(KeyError, match="Se"):
         check_stability(positions, np.array([1, 0]), info)
     with pytest.raises(DataError, match=r"\[34\]"):
-        compute(ragged([[1, 34]]))
+        info_of(ragged([[1, 34]]))
 
 
 def test_every_key_type_and_sum_is_as_in_edms(edms, dataset):
     """The histograms follow the same sums as those of EDM: one entry a conformer, one an atom."""
-    info = load(dataset)
+    info = load_dataset_info(dataset)
     assert set(info) - {"data_set"} == set(edms) - {"datadir"}  # which EDM adds
     assert info["data_set"] == "mine"
     conformers = conformers_of(dataset.data.parent)
@@ -87,17 +88,18 @@ def test_every_key_type_and_sum_is_as_in_edms(edms, dataset):
 def test_edms_own_is_one_that_can_be_loaded(edms, tmp_path):
     """So our checks ask for nothing that EDM's does not fulfil."""
     files = GeomFiles(tmp_path / "geom_drugs_30.npy")
-    assert load(files) is None
+    assert load_dataset_info(files) is None
     info = {key: value for key, value in edms.items() if key != "datadir"} | {"data_set": "geom_drugs_30"}
-    assert save(info, files) == tmp_path / "geom_drugs_30_info.json"
-    assert load(files) == info
+    save_info(info, files)
+    assert files.info == tmp_path / "geom_drugs_30_info.json"
+    assert load_dataset_info(files) == info
     # JSON has no integer keys: without restoring them the comparison fails.
     assert json.loads(files.info.read_text()) != info
 
 
 def test_the_order_of_elements_is_the_one_that_edm_needs(rules):
     """C=S is in EDM's table, S=C is not; EDM asks with the earlier type first."""
-    info = compute(ragged([[16, 6, 8]]))
+    info = info_of(ragged([[16, 6, 8]]))
     first, second = sorted(info["atom_encoder"][symbol] for symbol in ("S", "C"))
     decoder = info["atom_decoder"]
     assert rules.geom_predictor((decoder[first], decoder[second]), 1.6) == 2
@@ -145,7 +147,7 @@ def test_a_broken_file_is_one_line(dataset, edms, capsys, how):
     text = break_it(json.loads(dataset.info.read_text()), how)
     dataset.info.write_text(text)
     with pytest.raises(DataError) as caught:
-        load(dataset)
+        load_dataset_info(dataset)
     message = str(caught.value)
     assert str(dataset.info) in message
     assert "\n" not in message
@@ -158,10 +160,10 @@ def test_a_broken_file_is_one_line(dataset, edms, capsys, how):
 
 def test_a_run_has_the_dataset_info_of_its_data(dataset, edms, tmp_path, monkeypatch, capsys):
     own = Namespace(dataset="geom", data_file=str(dataset.data))
-    assert hooks.geom_dataset_info(own, edms) == load(dataset)
+    assert hooks.geom_dataset_info(own, edms) == load_dataset_info(dataset)
     assert own.all_classes
     assert "all of them sampled" in capsys.readouterr().out
-    assert hooks.geom_dataset_info(own, edms) == load(dataset)
+    assert hooks.geom_dataset_info(own, edms) == load_dataset_info(dataset)
     assert capsys.readouterr().out == ""  # said once, by who trains
     for others in (Namespace(dataset="qm9", data_file=str(dataset.data)), Namespace(dataset="geom"),
                    Namespace(dataset="geom", data_file=str(tmp_path / "geom_drugs_30.npy"))):  # fmt: skip
@@ -171,13 +173,13 @@ def test_a_run_has_the_dataset_info_of_its_data(dataset, edms, tmp_path, monkeyp
         assert not hasattr(others, "all_classes")  # EDM's published way
     monkeypatch.chdir(tmp_path)
     there = GeomFiles("data/geom/geom_drugs_30.npy")
-    save({**load(dataset), "data_set": "geom_drugs_30"}, there)
+    save_info({**load_dataset_info(dataset), "data_set": "geom_drugs_30"}, there)
     assert of_run(Namespace(dataset="geom"), edms)["data_set"] == "geom_drugs_30"  # EDM's place, without the flag
 
 
 def test_no_conformers_have_no_dataset_info():
     with pytest.raises(DataError, match="no conformer"):
-        compute([])
+        info_of([])
 
 
 @pytest.mark.parametrize("spheres", [False, True])
@@ -185,7 +187,7 @@ def test_edm_draws_writes_and_reads_molecules_of_any_number_of_types(edm_path, t
     import torch
 
     visualizer = import_edm("qm9.visualizer")
-    for name, info in (("own", load(dataset)), ("one", compute(ragged([[6, 6, 6]])))):
+    for name, info in (("own", load_dataset_info(dataset)), ("one", info_of(ragged([[6, 6, 6]])))):
         types = torch.arange(4) % len(info["atom_decoder"])
         one_hot = torch.nn.functional.one_hot(types, len(info["atom_decoder"]))[None].float()
         positions = 1.4 * torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from symdiff_plugin.data.geom.batches import SizeBucketedBatches
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.hooks import attach_sizes, begin_step, padded_size
+from symdiff_plugin.hooks import attach_sizes, begin_step, loss_size
 
 pytestmark = pytest.mark.edm
 
@@ -60,7 +60,7 @@ def gradient(model: nn.Module, indices: list[int]) -> np.ndarray:
     """(2,) the gradient of EDM's own compute_error, a step of training's mean."""
     mask, noise = batch_of(indices)
     begin_step(model, {"atom_mask": mask})
-    model.padded_size = padded_size(model, mask)
+    model.padded_size = loss_size(model, mask)
     output = model.dynamics._forward(None, noise + 1, mask)
     error = model.compute_error(output, None, noise).mean()
     return torch.autograd.grad(error, model.dynamics.weight)[0].numpy()

@@ -15,7 +15,7 @@ _BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
 
 @cache
-def counted(key: str, dataset: str) -> dict[str, float]:
+def counted_sizes(key: str, dataset: str) -> dict[str, float]:
     """What is known of a model without a run, by the names of the report's columns.
 
     Args:
@@ -27,6 +27,7 @@ def counted(key: str, dataset: str) -> dict[str, float]:
         ``hidden_size``, ``depth`` and ``num_heads``, for EDM's ``nf`` and ``n_layers``. Empty for anything else;
         without EDM, whose code is what is counted, its models have no ``parameters``.
     """
+    sizes: dict[str, float]
     # On the meta device tensors have shapes but no memory, and nothing is drawn.
     if key in PRESETS:
         from symdiff_plugin.model.dynamics import build_dynamics

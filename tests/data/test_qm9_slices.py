@@ -10,7 +10,7 @@ import pytest
 from qm9_files import Command, assert_refused, snapshot
 
 from symdiff_plugin.data import SPLITS, DataError, check_datadir, load_split, make_slice_from_qm9pack, write_slice
-from symdiff_plugin.data.slices import draw_slice, element_presence
+from symdiff_plugin.data.qm9_slices import draw_slice, element_presence
 
 ELEMENTS = {1, 6, 7, 8, 9}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from symdiff_plugin.data.integrity import INDEX_HASH, index_hash, require_space
-from symdiff_plugin.data.qm9pack_source import REMEDY, read_catalogue, read_molecules, require_qm9pack
+from symdiff_plugin.data.qm9pack_source import REMEDY, read_catalogue, read_qm9pack, require_qm9pack
 from symdiff_plugin.data.schema import CHARGES, SPLITS, DataError
 from symdiff_plugin.data.splits import Arrays, split_rows, tabulate, take
-from symdiff_plugin.data.store import SliceSpec, is_made, load_split, open_folder, save
+from symdiff_plugin.data.store import SliceSpec, is_made, load_split, open_folder, save_splits
 
 # Molecules that must hold each of H, C, N, O, F; a train split has two halves to supply.
 _AT_LEAST = {"train": (2, 2, 2, 2, 4), "valid": (1, 1, 1, 1, 2), "test": (1, 1, 1, 1, 2)}
@@ -71,9 +71,9 @@ def make_slice_from_qm9pack(
         drawn = draw_slice({split: presence[rows] for split, rows in of_split.items()}, spec.sizes, seed)
         wanted = {split: index[of_split[split]][rows] for split, rows in drawn.items()}
         everything = np.sort(np.concatenate(list(wanted.values())))
-        table = tabulate(read_molecules(source, set(everything.tolist())), len(everything))
+        table = tabulate(read_qm9pack(source, set(everything.tolist())), len(everything))
         splits = {split: take(table, np.searchsorted(everything, numbers)) for split, numbers in wanted.items()}
-        save(target_dir, splits, spec)
+        save_splits(target_dir, splits, spec)
 
 
 def save_slice(full: Mapping[str, Arrays], target_dir: str | Path, spec: SliceSpec) -> None:
@@ -86,7 +86,7 @@ def save_slice(full: Mapping[str, Arrays], target_dir: str | Path, spec: SliceSp
     drawn = draw_slice(presence, spec.sizes, spec.seed)
     with open_folder(target_dir) as folder:
         require_space(folder, slice_bytes(spec))
-        save(target_dir, {split: take(full[split], rows) for split, rows in drawn.items()}, spec)
+        save_splits(target_dir, {split: take(full[split], rows) for split, rows in drawn.items()}, spec)
 
 
 def slice_bytes(spec: SliceSpec) -> int:

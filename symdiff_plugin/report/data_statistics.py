@@ -22,7 +22,7 @@ from symdiff_plugin.report.folders import ReportError
 
 
 @dataclass
-class Statistics:
+class MoleculeStatistics:
     """Counts of molecule sizes and of atom types, and the bond lengths in Angstrom of every kind of bond (``C-H``)."""
 
     sizes: Counter[int] = field(default_factory=Counter)
@@ -30,9 +30,9 @@ class Statistics:
     bonds: dict[str, list[float]] = field(default_factory=dict)
 
 
-def count(molecules: Sequence[Molecule]) -> Statistics:
+def count(molecules: Sequence[Molecule]) -> MoleculeStatistics:
     """Statistics of ``molecules``; bonds are judged by distance (:func:`bonded_pairs`), whatever their order."""
-    found = Statistics()
+    found = MoleculeStatistics()
     for molecule in molecules:
         found.sizes[len(molecule)] += 1
         found.types.update(molecule.symbols)
@@ -43,7 +43,7 @@ def count(molecules: Sequence[Molecule]) -> Statistics:
     return found
 
 
-def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[Statistics, str] | None:
+def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[MoleculeStatistics, str] | None:
     """Statistics of QM9 and what they are of.
 
     Args:
@@ -66,7 +66,7 @@ def qm9_reference(datadir: Path | None, at_most: int = 4000) -> tuple[Statistics
     return _of_info(info), "QM9, training split"
 
 
-def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[Statistics, str, str | None] | None:
+def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[MoleculeStatistics, str, str | None] | None:
     """Statistics of GEOM-Drugs or of data in its format, what they are of, and the name of a data set of one's own.
 
     Args:
@@ -97,10 +97,10 @@ def geom_reference(data_file: Path | None, at_most: int = 4000) -> tuple[Statist
     return count(molecules), f"{name or 'GEOM-Drugs'}, {len(molecules):,} conformers", name
 
 
-def _of_info(info: dict[str, Any]) -> Statistics:
+def _of_info(info: dict[str, Any]) -> MoleculeStatistics:
     """Sizes and atom types of EDM's description of a data set."""
     types = Counter({info["atom_decoder"][index]: number for index, number in info["atom_types"].items()})
-    return Statistics(Counter(info["n_nodes"]), types)
+    return MoleculeStatistics(Counter(info["n_nodes"]), types)
 
 
 def total_variation(first: Counter, second: Counter) -> float:
