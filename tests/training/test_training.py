@@ -44,7 +44,7 @@ def test_the_configuration_is_resolved(workplace: Workplace, trained: str, qm9_s
     saved = torch.load(workplace.output(trained) / "generative_model.npy", weights_only=True)
     count = sum(value.numel() for key, value in saved.items() if key.startswith("dynamics."))
     assert parts["total"] == parts["epsilon_theta"] + parts["f_theta"] == count
-    assert config["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(config["versions"]["torch"])  # PyPI's own calls itself 2.6.0+cu124 besides
 
 
 def test_the_pickled_arguments_are_plain(workplace: Workplace, trained: str) -> None:
