@@ -31,6 +31,6 @@ fi
 if ! try_edm; then
     shout "EDM CANNOT BE HAD: THE TESTS THAT NEED IT WILL BE SKIPPED." "$EDM_FAULT"
 fi
-install data report posebusters test
+install data posebusters docs test
 say "$("$VENV_PYTHON" --version), $("$VENV_PYTHON" -m pip freeze --exclude-editable | paste -s -d ' ' -)"
 "$VENV_PYTHON" -m pytest "$@"
