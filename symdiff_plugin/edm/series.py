@@ -15,7 +15,7 @@ from typing import Any
 
 from symdiff_plugin.common.files import read_json, write_json
 from symdiff_plugin.edm import Edm, EdmError
-from symdiff_plugin.edm.checkout import locked, require_pinned
+from symdiff_plugin.edm.checkout import LEFT_OUT, locked, require_pinned
 from symdiff_plugin.edm.git import GitError, git
 
 
@@ -119,8 +119,14 @@ def _restore(edm: Edm, *next_ones: str) -> None:
 
 
 def _changed(edm: Edm) -> dict[str, str]:
-    """The tracked files that differ from the pinned commit, and the blobs that they would be (zeros: missing)."""
-    text = git("diff-index", "-p", "--full-index", "--no-renames", "--no-ext-diff", edm.sha, cwd=edm.directory)
+    """The tracked files that differ from the pinned commit, and the blobs that they would be (zeros: missing).
+
+    What :func:`symdiff_plugin.edm.checkout.get` leaves out is missing where git itself made the checkout from a mirror
+    without large files (`git submodule update`), and is not looked at.
+    """
+    others = [f":(exclude){path}" for path in LEFT_OUT]
+    options = ("-p", "--full-index", "--no-renames", "--no-ext-diff")
+    text = git("diff-index", *options, edm.sha, "--", ".", *others, cwd=edm.directory)
     found = re.findall(r"^diff --git a/(.+) b/\1\n(?:.* mode .*\n)*index \w+\.\.(\w+)", text.decode(), re.MULTILINE)
     return dict(found)
 

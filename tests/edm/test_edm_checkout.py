@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from repositories import FILES, Upstream, git, make_root, snapshot
+from repositories import FILES, Upstream, git, make_root, snapshot, write_patches
 
 from symdiff_plugin import edm as room
 from symdiff_plugin.edm import EDM_FOLDER, PINNED_SHA, REPOSITORY_ROOT, Edm, EdmError, import_edm
 from symdiff_plugin.edm.__main__ import main
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION, get
+from symdiff_plugin.edm.series import State, apply, status, unapply
 
 LEFT_OUT = {name for name in FILES if name.startswith(("outputs/", "generated_samples/")) or name == GEOM_PERMUTATION}
 
@@ -119,6 +120,22 @@ def test_a_recursive_clone_is_fine_as_it_is_and_emptied_it_is_got_again(edm: Edm
     assert_submodule(edm)
 
 
+def test_gits_own_checkout_from_a_mirror_without_the_large_blobs_is_patched(edm: Edm, upstream: Upstream) -> None:
+    """What `git submodule update` leaves of it: an error, and all other files."""
+    edm.directory.rmdir()
+    git("clone", "--quiet", upstream.path, edm.directory, cwd=edm.patches)
+    for name in ("outputs/edm_qm9/weights.npy", "data/geom/geom_permutation.npy"):
+        (edm.directory / name).unlink()
+        Upstream(edm.directory, upstream.first, upstream.pinned).forget(name)
+    write_patches(edm, ("utils.py", "[]", "[1]"))
+    get(edm)
+    apply(edm)
+    assert "[1]" in (edm.directory / "utils.py").read_text()
+    assert status(edm) == (State.APPLIED, "")
+    unapply(edm)
+    assert status(edm) == (State.NOT_APPLIED, "")
+
+
 def test_what_is_not_the_pinned_edm_is_refused(edm: Edm, upstream: Upstream) -> None:
     (edm.directory / "notes.txt").write_text("mine")
     assert_refused(edm, "not a git checkout", "move it away")
@@ -195,7 +212,7 @@ def test_the_commands_end_in_a_status_and_one_line(tmp_path: Path) -> None:
     assert (said.returncode, said.stderr) == (1, f"edm status: EDM is not in {tmp_path}: get it with "
                                               "`python -m symdiff_plugin.edm get`\n")  # fmt: skip
     (tmp_path / "file").touch()
-    for words, status, reason in (
+    for words, code, reason in (
         (["patch"], 2, "invalid choice"),
         (["get", "--into", str(tmp_path)], 2, "not a git checkout"),
         (["get", "--into", str(tmp_path / "file")], 1, "Not a directory"),
