@@ -218,7 +218,7 @@ def test_the_commands_end_in_a_status_and_one_line(tmp_path: Path) -> None:
         (["get", "--into", str(tmp_path / "file")], 1, "Not a directory"),
     ):
         said = command(*words)
-        assert (said.returncode, said.stderr.count("\n")) == (status, 1), said.stderr
+        assert (said.returncode, said.stderr.count("\n")) == (code, 1), said.stderr
         assert reason in said.stderr
 
 
