@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +24,8 @@ from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
+from symdiff_plugin.process.edm_diffusion import with_sampler
+from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.training import eval_scripts
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
@@ -50,6 +52,7 @@ __all__ = [
     "class_columns",
     "classifier_arguments",
     "clip_gradients",
+    "diffusion_class",
     "end_epoch",
     "geom_dataloaders",
     "geom_dataset_info",
@@ -83,6 +86,7 @@ __all__ = [
 T = TypeVar("T")
 
 _run: Run | None = None
+_sampling: Mapping[str, Any] = {}
 _sizes_said: set[int] = set()
 
 
@@ -151,10 +155,33 @@ read_split = _for_scripts(qm9_loading.read_split)
 species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
-parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
-run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
+
+
+@functools.partial(_for_scripts, error=ValueError)
+def parse_evaluation(parser: ArgumentParser) -> Namespace:
+    """See :func:`symdiff_plugin.training.eval_scripts.parse`; the flags of the sampler are kept for the run."""
+    global _sampling
+    _sampling = vars(options := eval_scripts.parse(parser))
+    return options
+
+
+@functools.partial(_for_scripts, error=ValueError)
+def run_arguments(folder: str, conditional: bool = False) -> Namespace:
+    """See :func:`symdiff_plugin.training.eval_scripts.run_arguments`."""
+    return eval_scripts.run_arguments(folder, conditional, _sampling)
+
+
+def diffusion_class(args: Namespace, edms: type[nn.Module]) -> type[nn.Module]:
+    """The class of EDM's diffusion model that samples as ``args`` say; upstream's own where that is upstream's way.
+
+    Args:
+        args: the run's arguments, old pickles included.
+        edms: EDM's ``EnVariationalDiffusion``.
+    """
+    chosen = Sampler.of(vars(args), args.diffusion_steps)
+    return edms if chosen.is_edms(args.diffusion_steps) else with_sampler(edms, chosen)
 
 
 def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:

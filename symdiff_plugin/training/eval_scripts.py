@@ -7,7 +7,7 @@ flag that is not known, a run without properties. Here every mistake is one line
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.common.kinds import BOOLEAN, whole
 from symdiff_plugin.common.weights import read_state_dict
+from symdiff_plugin.process import sampler
 from symdiff_plugin.training import args_pickle, released
 
 # By upstream's type: every whole number counts something, and what it evaluates is True or False.
@@ -39,16 +40,20 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
         if kind is not None:
             action.type, action.metavar = kind, kind.metavar
+    sampler.add_flags(parser.add_argument)
     return parser.parse_args(argv)
 
 
-def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
+def run_arguments(
+    folder: str, conditional: bool = False, sampling: Mapping[str, Any] | None = None
+) -> argparse.Namespace:
     """The arguments of the run in ``folder``; see :func:`symdiff_plugin.training.released.run_arguments`.
 
     Args:
         folder: of the run.
         conditional: refuse a run that learned no property, or on other data than the half that EDM's classifiers
             did not see.
+        sampling: flags of the sampler, over those of the training.
 
     Raises:
         ArgumentsError: it has none that can be used.
@@ -59,7 +64,8 @@ def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
             f"{folder} is no conditional model on the second half of QM9: give --generators_path a run trained with "
             "--conditioning PROPERTY --dataset qm9_second_half"
         )
-    print(f"{folder}: recognised {args.recognised}")
+    vars(args).update(sampler.chosen(sampling or {}, vars(args)))
+    print(f"{folder}: recognised {args.recognised}, sampled by {sampler.Sampler.of(vars(args), args.diffusion_steps)}")
     return args
 
 
