@@ -16,7 +16,7 @@ from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import Level, NoiseSchedule
 from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import N_DIMS, from_epsilon, walk
+from symdiff_plugin.process.walk import N_DIMS, from_epsilon, last, walk
 
 
 def centred_noise(node_mask: Tensor, n_features: int) -> Tensor:
@@ -80,8 +80,7 @@ def sample(
         return centred_noise(node_mask, n_features)
 
     with getattr(dynamics, "sampling", contextlib.nullcontext)():  # the weights do not change
-        for z in walk(draw(), levels, sampler, predict, draw, node_mask):
-            pass
+        z = last(walk(draw(), levels, sampler, predict, draw, node_mask))
         end = levels[-1]
         xh = predict(z, end).data + end.sigma / end.alpha * draw()
     x = remove_mean(xh[..., :N_DIMS], node_mask) * position_scale

@@ -15,7 +15,7 @@ from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import Level, tabulated
 from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import from_epsilon, walk
+from symdiff_plugin.process.walk import from_epsilon, last, walk
 
 
 @functools.cache
@@ -38,8 +38,7 @@ def with_sampler(edms: type, chosen: Sampler) -> type:
             """As EDM's: x (B, N, 3) and h, with ``fix_noise`` one noise for all molecules."""
             given = (node_mask, edge_mask, context)
             with getattr(self.dynamics, "sampling", contextlib.nullcontext)():
-                for z in self._walk(1 if fix_noise else n_samples, n_nodes, *given):
-                    pass
+                z = last(self._walk(1 if fix_noise else n_samples, n_nodes, *given))
                 x, h = self.sample_p_xh_given_z0(z, *given, fix_noise=fix_noise)
             return remove_mean(x, node_mask), h
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -45,6 +46,11 @@ def walk(
         for _ in range(sampler.corrector_steps):
             z = centred(langevin(z, predict(z, s), s, state), node_mask)
         yield z
+
+
+def last(way: Iterator[Tensor]) -> Tensor:
+    """Where a walk ends; what was before is not kept."""
+    return collections.deque(way, maxlen=1).pop()
 
 
 def centred(z: Tensor, node_mask: Tensor) -> Tensor:

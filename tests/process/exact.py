@@ -11,7 +11,7 @@ from torch import Tensor
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import Level, NoiseSchedule, polynomial_gamma
 from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import walk
+from symdiff_plugin.process.walk import last, walk
 
 SCHEDULE = NoiseSchedule(polynomial_gamma(1000))
 
@@ -36,8 +36,7 @@ def variance_at_the_end(sampler: Sampler, variance: float) -> float:
     first = math.sqrt(levels[0].alpha ** 2 * variance + levels[0].sigma ** 2)  # not 1: its error is not the solver's
     unit = _units(sampler.intervals * (1 + sampler.corrector_steps) + 1)
     z, mask = next(unit) * first, torch.ones(1, 1, 1, dtype=torch.float64)
-    *_, z = walk(z, levels, sampler, gaussian(variance), lambda: next(unit), mask)
-    return z.square().sum().item()
+    return last(walk(z, levels, sampler, gaussian(variance), lambda: next(unit), mask)).square().sum().item()
 
 
 def _units(count: int) -> Iterator[Tensor]:
