@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -86,7 +86,6 @@ __all__ = [
 T = TypeVar("T")
 
 _run: Run | None = None
-_sampling: Mapping[str, Any] = {}
 _sizes_said: set[int] = set()
 
 
@@ -155,22 +154,10 @@ read_split = _for_scripts(qm9_loading.read_split)
 species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
+parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
+run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
-
-
-@functools.partial(_for_scripts, error=ValueError)
-def parse_evaluation(parser: ArgumentParser) -> Namespace:
-    """See :func:`symdiff_plugin.training.eval_scripts.parse`; the flags of the sampler are kept for the run."""
-    global _sampling
-    _sampling = vars(options := eval_scripts.parse(parser))
-    return options
-
-
-@functools.partial(_for_scripts, error=ValueError)
-def run_arguments(folder: str, conditional: bool = False) -> Namespace:
-    """See :func:`symdiff_plugin.training.eval_scripts.run_arguments`."""
-    return eval_scripts.run_arguments(folder, conditional, _sampling)
 
 
 def diffusion_class(args: Namespace, edms: type[nn.Module]) -> type[nn.Module]:

@@ -7,7 +7,7 @@ flag that is not known, a run without properties. Here every mistake is one line
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +23,8 @@ from symdiff_plugin.training import args_pickle, released
 # By upstream's type: every whole number counts something, and what it evaluates is True or False.
 _KINDS = {eval: BOOLEAN, int: whole()}
 _MAY_BE_ZERO = ("n_chains",)
+
+_sampling: dict[str, Any] = {}  # the flags of the sampler of the script that runs: it hands them to nobody
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,19 +43,21 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         if kind is not None:
             action.type, action.metavar = kind, kind.metavar
     sampler.add_flags(parser.add_argument)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    _sampling.clear()
+    _sampling.update((name, getattr(options, name)) for name in sampler.KINDS)
+    return options
 
 
-def run_arguments(
-    folder: str, conditional: bool = False, sampling: Mapping[str, Any] | None = None
-) -> argparse.Namespace:
-    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.training.released.run_arguments`.
+def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
+    """The arguments of the run in ``folder``, to be sampled as :func:`parse` was told.
+
+    See :func:`symdiff_plugin.training.released.run_arguments`.
 
     Args:
         folder: of the run.
         conditional: refuse a run that learned no property, or on other data than the half that EDM's classifiers
             did not see.
-        sampling: flags of the sampler, over those of the training.
 
     Raises:
         ArgumentsError: it has none that can be used.
@@ -64,7 +68,7 @@ def run_arguments(
             f"{folder} is no conditional model on the second half of QM9: give --generators_path a run trained with "
             "--conditioning PROPERTY --dataset qm9_second_half"
         )
-    vars(args).update(sampler.chosen(sampling or {}, vars(args)))
+    vars(args).update(sampler.chosen(_sampling, vars(args)))
     print(f"{folder}: recognised {args.recognised}, sampled by {sampler.Sampler.of(vars(args), args.diffusion_steps)}")
     return args
 
