@@ -205,7 +205,7 @@ def _parser() -> OneLineParser:
     add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
     add("--n_samples", type=SAMPLES, default=100, metavar="N", help="molecules to sample (%(default)s)")
     add("--seed", type=SEED, default=0, metavar="N", help="of all random numbers (%(default)s)")
-    add_flags(add, FAST)
+    add_flags(add, FAST, FAST)
     add("--out", type=Path, help="folder of the results (samples/NAME)")
     add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")

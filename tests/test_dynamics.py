@@ -13,6 +13,7 @@ from symdiff_plugin import PRESETS, SymDiffDynamics, build_dynamics
 from symdiff_plugin.model.dynamics import DiTDynamics, _times
 from symdiff_plugin.model.groups import sample_haar
 from symdiff_plugin.packed.atoms import AtomLayout
+from symdiff_plugin.packed.attention import attention
 from symdiff_plugin.presets import get_architecture
 
 SIZES = {"depth": 2, "enc_depth": 2}
@@ -387,6 +388,7 @@ def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
     blocks = {*model.dit.blocks, *model.f_theta.dit.blocks}
     copy.deepcopy(model)
     assert not calls  # only what was asked for
+    assert all(block.attn.attend is attention for block in blocks)
     for arguments, wanted in (
         ({}, {"backend": "inductor", "dynamic": True, "mode": "default"}),
         ({"mode": "reduce-overhead"}, {"backend": "inductor", "dynamic": True, "mode": "reduce-overhead"}),
@@ -398,6 +400,8 @@ def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
         calls.clear()
         twin = copy.deepcopy(model)
         assert {block for block, _ in calls} == {*twin.dit.blocks, *twin.f_theta.dit.blocks}
+        for block in (*blocks, *twin.dit.blocks, *twin.f_theta.dit.blocks):  # what is between its Linears is left out
+            assert getattr(block.attn.attend, "_torchdynamo_disable", False)
         assert [settings for _, settings in calls] == [wanted] * 5
         calls.clear()
 

@@ -114,17 +114,18 @@ class Sampler:
         return f"{self.sampler}, {self.sampling_steps} calls ({self.step_grid} grid, eta {self.stochasticity:g}{extra})"
 
 
-def add_flags(add: Any, sampler: str | None = None) -> None:
+def add_flags(add: Any, sampler: str | None = None, usual: str = "as the run was to be sampled") -> None:
     """Add the flags to a command line that has no kinds of its own.
 
     Args:
         add: ``add_argument`` of a parser or group.
         sampler: the default sampler; None where it is that of the run.
+        usual: the default in words.
     """
     for name, kind in KINDS.items():
-        default = sampler if name == "sampler" else None
-        usual = "" if name != "sampler" else f" ({default or 'as the run was to be sampled'})"
-        add(f"--{name}", type=kind, default=default, metavar=kind.metavar, help=HELP[name] + usual)
+        first = name == "sampler"
+        words = f"{HELP[name]} ({usual})" if first else HELP[name]
+        add(f"--{name}", type=kind, default=sampler if first else None, metavar=kind.metavar, help=words)
 
 
 def chosen(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
         "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
-    sampler.add_flags(everyone.add_argument, sampler.EDMS)
+    sampler.add_flags(everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}")
     if _is_geom(parser):
         geom.add_flags(everyone)
     ours = parser.add_argument_group(f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's.")
