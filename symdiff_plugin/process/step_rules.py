@@ -69,7 +69,7 @@ Step = Callable[["Tensor", Prediction, "Level", "Level", State], "Tensor"]
 def ddim(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
     """First order, eta as Song et al. (2021) have it."""
     kept = 1 + state.stochasticity**2 * math.expm1(2 * (t.log_ratio - s.log_ratio))
-    return _first_order(prediction, s, math.sqrt(max(kept, 0.0)), state)
+    return _first_order(prediction, s, math.sqrt(kept), state)
 
 
 def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:

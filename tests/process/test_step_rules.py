@@ -12,7 +12,7 @@ from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import Level
-from symdiff_plugin.process.step_rules import RULES, Prediction, State, multistep
+from symdiff_plugin.process.step_rules import RULES, Prediction, State, langevin, multistep
 from symdiff_plugin.process.walk import walk
 
 VARIANCE = 0.25
@@ -109,20 +109,41 @@ def test_ddim_is_song_and_others(eta: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 def test_the_multistep_rule_is_lu_and_others(eta: float) -> None:
     r, t, s = levels()
     z, now, before, xi = drawn()
     h, h_before = s.log_ratio - t.log_ratio, t.log_ratio - r.log_ratio
     ratio = h_before / h
     data = (1 + 1 / (2 * ratio)) * now.data - 1 / (2 * ratio) * before.data
-    if eta:  # SDE-DPM-Solver++(2M)
-        wanted = s.sigma / t.sigma * math.exp(-h) * z + s.alpha * (1 - math.exp(-2 * h)) * data
-        wanted = wanted + s.sigma * math.sqrt(1 - math.exp(-2 * h)) * xi
+    if eta:  # SDE-DPM-Solver++(2M), of eta = 1; otherwise dz / dlambda has 1 + eta^2 in the place of its 2
+        wanted = s.sigma / t.sigma * math.exp(-(eta**2) * h) * z + s.alpha * (1 - math.exp(-(1 + eta**2) * h)) * data
+        wanted = wanted + s.sigma * math.sqrt(1 - math.exp(-2 * eta**2 * h)) * xi
     else:  # DPM-Solver++(2M), Algorithm 2
         wanted = s.sigma / t.sigma * z - s.alpha * (math.exp(-h) - 1) * data
     state = State(lambda z, level: None, lambda: xi, eta, (r, before))
     torch.testing.assert_close(multistep(z, now, t, s, state), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+def test_euler_maruyama_is_the_reverse_sde(eta: float) -> None:
+    """dz = [f z - (1 + eta^2) / 2 g^2 score] dt + eta g dw, with f dt = d log alpha and g^2 dt = -2 sigma^2 dlambda."""
+    _, t, s = levels()
+    z, now, _, xi = drawn()
+    f_dt, g2_dt = t.log_alpha - s.log_alpha, 2 * t.sigma**2 * (s.log_ratio - t.log_ratio)
+    score = -now.noise / t.sigma
+    wanted = z - f_dt * z + (1 + eta**2) / 2 * g2_dt * score + eta * math.sqrt(g2_dt) * xi
+    found = RULES["euler-maruyama"].step(z, now, t, s, State(lambda z, level: None, lambda: xi, eta))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_langevin_step_goes_along_the_score() -> None:
+    _, t, _ = levels()
+    z, now, _, xi = drawn()
+    length = 0.1 * t.sigma**2
+    wanted = z + length * -now.noise / t.sigma + math.sqrt(2 * length) * xi
+    found = langevin(z, now, t, State(lambda z, level: None, lambda: xi, 0.0))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_a_deterministic_rule_draws_nothing() -> None:
