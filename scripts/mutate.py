@@ -62,7 +62,7 @@ TESTS: dict[str, list[str]] = {
         "tests/test_diffusion_is_edms.py",
     ],
     "process/step_grids": ["tests/process/test_schedule.py"],
-    "process/step_rules": ["tests/process/test_step_rules.py"],
+    "process/step_rules": ["tests/process/test_step_rules.py", "tests/process/test_sampler.py"],
     "process/sampler": ["tests/process/test_sampler.py"],
     "process/walk": ["tests/process/test_step_rules.py", "tests/process/test_equivariance_in_law.py"],
     "process/edm_diffusion": ["tests/process/test_edm_diffusion.py"],

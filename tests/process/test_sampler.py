@@ -31,11 +31,16 @@ def test_what_is_not_edms(flags: dict) -> None:
 
 
 def test_the_usual_settings_of_a_sampler() -> None:
-    for name, rule in RULES.items():
+    usual = {
+        "ancestral": (1, 1, 1), "ddim": (0, 0, 1), "sde-dpm++": (1, 0, 2), "dpm++": (0, 0, 0), "heun": (0, 0, 0),
+        "euler-maruyama": (1, 0, 2),
+    }  # fmt: skip
+    assert {name: (rule.stochasticity, rule.least, rule.most) for name, rule in RULES.items()} == usual
+    for name in RULES:
         found = Sampler.of({"sampler": name}, 1000)
         if name != "ancestral":
-            assert (found.sampling_steps, found.step_grid) == (FAST_STEPS, "logsnr")
-        assert found.stochasticity == rule.stochasticity
+            assert (found.sampling_steps, found.step_grid) == (FAST_STEPS, "logsnr") == (50, "logsnr")
+        assert found.stochasticity == usual[name][0]
     assert Sampler.of({"sampling_steps": 20}, 1000).step_grid == "logsnr"  # few ancestral steps are no longer EDM's
 
 
