@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up from nothing, then ruff (rules and format) and pytest; arguments are pytest's. Without EDM the tests that need it are skipped.
+# Set up from nothing, then ruff (rules and format), mypy and pytest; arguments are pytest's. Without EDM the tests that
+# need it are skipped.
 set -euo pipefail
 
 # shellcheck source=scripts/setup.sh
@@ -16,10 +17,12 @@ find_python
 if ! try_edm; then
     shout "EDM CANNOT BE HAD: THE TESTS THAT NEED IT WILL BE SKIPPED." "$EDM_FAULT"
 fi
-install data report posebusters test
+install data posebusters docs test
 
 status=0
 "$VENV_PYTHON" -m ruff check . || status=$?
 "$VENV_PYTHON" -m ruff format --check . || status=$?
-"$VENV_PYTHON" -m pytest "$@" || exit $?
-[ $status -eq 0 ] || die $status "the tests passed, but ruff found what stands above them"
+"$VENV_PYTHON" -m mypy || status=$?
+# One process a core, each with one thread; a file's tests stay together. `-n 0` is for a debugger.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist loadfile "$@" || exit $?
+[ $status -eq 0 ] || die $status "the tests passed, but ruff or mypy found what stands above them"

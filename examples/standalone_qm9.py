@@ -2,10 +2,12 @@ r"""SymDiff on QM9 in one file, without EDM: how to carry the plugin into a code
 
     python -m symdiff_plugin.data.qm9 --datadir data      # once: QM9 as npz files
     python examples/standalone_qm9.py --datadir data      # about four minutes on two CPU cores
+    python examples/standalone_qm9.py --model own         # your network in SymDiff's place, made equivariant
 
-The only part of the model that comes from the plugin is ``build_dynamics``: the network that, given a noisy
-molecule and a time, predicts the noise, symmetrised by gamma_theta. All the rest of a diffusion model is below.
-Equations and algorithms are those of Zhang et al. (2024); the diffusion is EDM's (Hoogeboom et al., 2022).
+The only part of the model that comes from the plugin is the network that, given a noisy molecule and a time, predicts
+the noise: ``build_dynamics`` gives the paper's, symmetrised by gamma_theta; ``Symmetrised`` makes one of any network,
+here of a transformer in fifteen lines. All the rest of a diffusion model is below. Equations and algorithms are those
+of Zhang et al. (2024); the diffusion is EDM's (Hoogeboom et al., 2022).
 
     z_0 = [x, h]     positions x with zero centre of mass, and scaled features h: atom type, atomic number
     q(z_t | z_0) = N(alpha_t z_0, sigma_t^2)      t = 0, ..., T;   sigma_t^2 = 1 - alpha_t^2
@@ -27,13 +29,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from symdiff_plugin import PRESETS, build_dynamics
+from symdiff_plugin import PRESETS, Symmetrised, build_dynamics, check_equivariance
 from symdiff_plugin.common.command_line import OneLineParser
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.common.kinds import SAMPLES, SEED, real, whole
 from symdiff_plugin.data import DataError, load_split
 from symdiff_plugin.molecules.molecule import Molecule, from_padded, write_xyz
-from symdiff_plugin.molecules.perception import fractions, perceive
+from symdiff_plugin.molecules.perception import perceive, perceived_fractions
 from symdiff_plugin.molecules.picture import write_picture
 
 SYMBOLS, ATOMIC_NUMBERS = ("H", "C", "N", "O", "F"), (1, 6, 7, 8, 9)
@@ -64,6 +66,41 @@ def centred_noise(mask: Tensor) -> Tensor:
     """epsilon ~ N_U(0, I), (B, N, 3 + NF): normal, without centre of mass in x, zero on padding."""
     noise = torch.randn(*mask.shape[:2], 3 + NF, device=mask.device) * mask
     return torch.cat([remove_mean(noise[..., :3], mask), noise[..., 3:]], dim=-1)
+
+
+class Transformer(nn.Module):
+    """A network of one's own, which knows nothing of rotations: PyTorch's transformer over the atoms."""
+
+    def __init__(self, width: int = 96, heads: int = 4, layers: int = 4) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3 + NF + 1, width)
+        block = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        self.read_out = nn.Linear(width, 3 + NF)
+
+    def forward(self, x: Tensor, h: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise of x (B, N, 3) and of h (B, N, NF), at the times t (B, 1) in [0, 1]."""
+        times = t.reshape(-1, 1, 1).expand(*x.shape[:2], 1)
+        z = self.blocks(self.embed(torch.cat([x, h, times], dim=-1)), src_key_padding_mask=mask.squeeze(-1) == 0)
+        out = self.read_out(z) * mask
+        return remove_mean(out[..., :3], mask), out[..., 3:]
+
+
+class OwnDynamics(nn.Module):
+    """That network, symmetrised by the Haar measure (Theorem 1), and called as the models of ``build_dynamics`` are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.symmetrised = Symmetrised(Transformer(), group="O(3)", returns=("vector", "invariant"))
+
+    def forward(self, t: Tensor, z: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat(self.symmetrised(z[..., :3], z[..., 3:], t, mask=mask), dim=-1)
+
+    def check(self, z: Tensor, mask: Tensor) -> str:
+        """That it is equivariant at the molecules z: by the moments of its outputs, and by coupled draws."""
+        t = torch.rand(len(z), 1, device=z.device)
+        found = check_equivariance(self.symmetrised, z[..., :3], z[..., 3:], t, mask=mask, draws=1024)
+        return f"equivariant under {found.group}, by {found.comparisons} moments of {found.draws:,} draws"
 
 
 class NoiseSchedule:
@@ -151,7 +188,7 @@ def train(
 def assess(molecules: list[Molecule]) -> tuple[dict[str, float], list[str | None], list[int]]:
     """Fractions of the samples, each one's SMILES (None: not valid), and into how many pieces it falls."""
     perceived = [perceive(molecule) for molecule in molecules]
-    return fractions(perceived), [one.smiles for one in perceived], [one.pieces for one in perceived]
+    return perceived_fractions(perceived), [one.smiles for one in perceived], [one.pieces for one in perceived]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -160,8 +197,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--datadir", default="data", help="where python -m symdiff_plugin.data.qm9 put QM9 (%(default)s)")
     add("--out", type=Path, default=Path("outputs/standalone"), help="folder of the results (%(default)s)")
     # None of those that turn the data or start from another model's weights.
-    presets = [name for name, p in PRESETS.items() if not (p.training.data_augmentation or p.starts_from)]
-    add("--model", default="symdiff_tiny", choices=presets, metavar="PRESET", help="a preset's name (%(default)s)")
+    models = ["own", *(name for name, p in PRESETS.items() if not (p.training.data_augmentation or p.starts_from))]
+    words = "a preset's name, or own: the transformer of this file (%(default)s)"
+    add("--model", default="symdiff_tiny", choices=models, metavar="PRESET|own", help=words)
     add("--steps", type=whole(), default=2000, help="training ends after this many steps (%(default)s) ...")
     add("--minutes", type=real("(0, inf)"), default=4.0, help="... or after this time, on a slow machine (%(default)s)")
     add("--max_atoms", type=whole(), default=15, help="learn molecules up to this size; 29 is all of QM9 (%(default)s)")
@@ -183,11 +221,14 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     z_0, mask = load_molecules(arguments.datadir, "train", arguments.max_atoms)
-    dynamics = build_dynamics(arguments.model, in_node_nf=NF).to(device)
+    own = arguments.model == "own"
+    dynamics = (OwnDynamics() if own else build_dynamics(arguments.model, in_node_nf=NF)).to(device)
     schedule = NoiseSchedule(arguments.diffusion_steps, device)
     size = sum(parameter.numel() for parameter in dynamics.parameters())
     print(f"{len(z_0):,} molecules of at most {arguments.max_atoms} atoms on {device}; "
           f"{arguments.model}, {size:,} parameters")  # fmt: skip
+    if own:
+        print(dynamics.check(z_0[:2].to(device), mask[:2].to(device)))
 
     average, curve = train(dynamics, schedule, z_0, mask, arguments)
     average.eval()

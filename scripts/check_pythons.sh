@@ -14,7 +14,7 @@ for ((minor = FIRST - 1; minor <= BEYOND; minor++)); do
     "$python" -m pip --version >/dev/null 2>&1 || python=$BASE_PYTHON
     answer=$("$python" -m pip install --dry-run --ignore-installed --target "${TMPDIR:-/tmp}/never" \
         --only-binary=:all: --python-version "3.$minor" --disable-pip-version-check -c constraints.txt \
-        '.[data,report,posebusters,test]' 2>&1) && can=1 || can=
+        '.[data,posebusters,docs,test]' 2>&1) && can=1 || can=
     answer=$(printf '%s\n' "$answer" | grep -E '^(Would install|ERROR: )' | head -n 1 || :)
     say "Python 3.$minor, asked by $("$python" --version): ${answer:-no answer, is there a network?}"
     if ((minor < FIRST || minor >= BEYOND)); then

@@ -18,6 +18,7 @@ VENV=.venv
 VENV=${VENV%/}
 VENV_PYTHON=$VENV/bin/python
 BASE_PYTHON=
+unset EDM_DIR # here EDM is in the clone
 case ${EDM_REPO:-} in
     '' | *:*) ;;
     *) EDM_REPO=$(from_caller "$EDM_REPO") ;;
@@ -106,8 +107,9 @@ END
 # installation EXTRA...: what an environment is made from, with the extras that it has. A stamp of the same text means
 # that nothing has to be done.
 STAMP=$VENV/.symdiff
+CONSTRAINTS=constraints.txt
 installation() {
-    cksum pyproject.toml constraints.txt
+    cat pyproject.toml "$CONSTRAINTS" | cksum
     { grep '^with ' "$STAMP" 2>/dev/null || :; printf 'with %s\n' "$@"; } | sort -u
 }
 
@@ -168,7 +170,7 @@ $VENV_PYTHON -m pip uninstall symdiff-plugin"
     local quiet=--quiet
     [ -t 1 ] && quiet=--progress-bar=on
     if ! "$VENV_PYTHON" -m pip install "$quiet" --retries 2 --disable-pip-version-check \
-        -c constraints.txt -e ".[$(printf '%s\n' "$wanted" | sed -n 's/^with //p' | paste -sd , -)]" 2>"$log"; then
+        -c "$CONSTRAINTS" -e ".[$(printf '%s\n' "$wanted" | sed -n 's/^with //p' | paste -sd , -)]" 2>"$log"; then
         die 1 "$(pip_fault "$log")"
     fi
     write_down "$wanted" "$STAMP"
@@ -314,8 +316,8 @@ evaluate() {
     if [ -e "$out/metrics.json" ] && [ ! "$out/checkpoint.pt" -nt "$out/metrics.json" ] &&
         [ "$(cat "$out/evaluation_done" 2>/dev/null)" = "$flags" ]; then
         say "$out is evaluated already"
-        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.evaluation import table
-print(table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
+        "$VENV_PYTHON" -c 'import json, sys; from symdiff_plugin.evaluate.evaluation import metrics_table
+print(metrics_table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
         return
     fi
     say "evaluating: $out"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from argparse import Namespace
@@ -16,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import nn
 
-from symdiff_plugin.common.progress import progress
+from symdiff_plugin.common.progress import progress, sample_batches
 from symdiff_plugin.common.workers import DataLoader
 from symdiff_plugin.data import qm9_loading
 from symdiff_plugin.data.schema import DataError
@@ -26,24 +25,25 @@ from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
 from symdiff_plugin.process.edm_diffusion import with_sampler
 from symdiff_plugin.process.sampler import Sampler
+from symdiff_plugin.process.sampling_step import sampling, step_time
 from symdiff_plugin.training import eval_scripts
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
-from symdiff_plugin.training.debug_checks import checking, zeros_if_nan
+from symdiff_plugin.training.debug_checks import checking, debug_check, zeros_if_nan
 from symdiff_plugin.training.ema import update_average
 from symdiff_plugin.training.host_reads import read, to_device
 from symdiff_plugin.training.init_from import InitError, freeze, initialise
 from symdiff_plugin.training.optim import clip_gradients
 from symdiff_plugin.training.optim import get_optim as plain_optim
 from symdiff_plugin.training.run import Run
-from symdiff_plugin.training.size_histogram import LogProbabilities, commonest, histogram
-from symdiff_plugin.training.size_independent_loss import attach as attach_sizes
-from symdiff_plugin.training.size_independent_loss import begin_step, padded_size
+from symdiff_plugin.training.size_histogram import LogProbabilities, NearestSize, commonest, histogram
+from symdiff_plugin.training.size_independent_loss import attach_sizes, begin_step, loss_size
 from symdiff_plugin.training.tracker import tracker as wandb
 
 __all__ = [
     "DataLoader",
     "LogProbabilities",
+    "NearestSize",
     "attach_sizes",
     "augment",
     "begin_step",
@@ -52,6 +52,7 @@ __all__ = [
     "class_columns",
     "classifier_arguments",
     "clip_gradients",
+    "debug_check",
     "diffusion_class",
     "end_epoch",
     "geom_dataloaders",
@@ -61,8 +62,7 @@ __all__ = [
     "is_tested",
     "is_visualised",
     "load_weights",
-    "nearest_size",
-    "padded_size",
+    "loss_size",
     "parse_args",
     "parse_evaluation",
     "progress",
@@ -70,10 +70,12 @@ __all__ = [
     "read",
     "read_split",
     "run_arguments",
+    "sample_batches",
     "sampling",
     "save",
     "species",
     "start_run",
+    "step_time",
     "to_device",
     "training_smiles",
     "update_average",
@@ -86,7 +88,6 @@ __all__ = [
 T = TypeVar("T")
 
 _run: Run | None = None
-_sizes_said: set[int] = set()
 
 
 def build_dynamics(args: Any, in_node_nf: int) -> nn.Module | None:
@@ -155,12 +156,12 @@ species = _for_scripts(qm9_loading.species)
 with_atoms = _for_scripts(qm9_loading.with_atoms)
 property_column = _for_scripts(qm9_loading.property_column)
 parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
-run_arguments = _for_scripts(eval_scripts.run_arguments, ValueError)
+run_arguments = _for_scripts(eval_scripts.script_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
 
 
-def diffusion_class(args: Namespace, edms: type[nn.Module]) -> type[nn.Module]:
+def diffusion_class(args: Namespace, edms: Any) -> Any:
     """The class of EDM's diffusion model that samples as ``args`` say; upstream's own where that is upstream's way.
 
     Args:
@@ -176,18 +177,22 @@ def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:
     return commonest(histogram(args, dataset_info["n_nodes"]))
 
 
-def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any]) -> Mapping[str, Any]:
+def geom_dataloaders(args: Namespace, dataset_info: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """EDM's loaders of GEOM-Drugs; see :func:`symdiff_plugin.data.geom.loading.dataloaders`.
 
     Args:
         args: the run's arguments, old pickles included.
-        dataset_info: EDM's description of the data set.
+        dataset_info: EDM's description of the data set; the run's own (:func:`geom_dataset_info`) where it is None.
 
     Raises:
         SystemExit: status 2 and one line if the data cannot be used, also while they are gone through.
     """
     from symdiff_plugin.data.geom.loading import dataloaders
 
+    if dataset_info is None:
+        from configs.datasets_config import get_dataset_info  # EDM's
+
+        dataset_info = geom_dataset_info(args, get_dataset_info(args.dataset, args.remove_h))
     try:
         return dataloaders(args, dataset_info, edm_directory() / Path(GEOM_PERMUTATION), _refuse)
     except DataError as error:
@@ -213,7 +218,7 @@ def augment(args: Any, x: torch.Tensor) -> torch.Tensor:
     return x @ sample_haar(x.size(0), device=x.device, dtype=x.dtype).transpose(1, 2)
 
 
-def class_columns(diffusion: nn.Module) -> slice:
+def class_columns(diffusion: Any) -> slice:
     """The columns of EDM's latent [x, h] that hold the atom types, as sampling reads them.
 
     All but the last, whether or not that is a charge, as upstream has it; with ``--all_classes`` all atom types.
@@ -250,38 +255,6 @@ def geom_dataset_info(args: Namespace, default: dict[str, Any]) -> dict[str, Any
         print(f"Elements of {found['data_set']}: {elements}, all of them sampled (--all_classes)")
         args.all_classes = True
     return found
-
-
-def nearest_size(distributions: Mapping[int, Any], n_nodes: int) -> int:
-    """The number of atoms nearest to ``n_nodes`` (the smaller of two) of which the data hold a property.
-
-    Another than ``n_nodes`` itself is reported, once for each.
-
-    Args:
-        distributions: EDM's distributions of one property, by number of atoms.
-        n_nodes: the number of atoms wanted.
-    """
-    if n_nodes in distributions:
-        return n_nodes
-    nearest = min(distributions, key=lambda size: (abs(size - n_nodes), size))
-    if n_nodes not in _sizes_said:
-        _sizes_said.add(n_nodes)
-        print(f"No training molecule has {n_nodes} atoms: its property is drawn from those with {nearest}")
-    return nearest
-
-
-def sampling(method: Callable[..., T]) -> Callable[..., T]:
-    """Decorate a method of EDM's diffusion model, during which the weights and the masks do not change.
-
-    The network is told by entering its context manager ``sampling()``, if it has one.
-    """
-
-    @functools.wraps(method)
-    def during(diffusion: nn.Module, *args: Any, **kwargs: Any) -> T:
-        with getattr(diffusion.dynamics, "sampling", contextlib.nullcontext)():
-            return method(diffusion, *args, **kwargs)
-
-    return during
 
 
 def save(state: dict[str, Any], path: str) -> None:

@@ -120,6 +120,7 @@ class Training:
     lr: float = 2e-4
     weight_decay: float = 1e-12
     clip_norm: float = 2.0
+    f_theta_lr: float = 1.0
     fused: bool = True
     compile: str = "off"
     ema_decay: float = 0.9999
@@ -197,6 +198,7 @@ def _cpu(label: str, architecture: Architecture, starts_from: str | None = None,
     return Preset(label, architecture, replace(_CPU, **training), {}, starts_from)
 
 
+#: Every model that :func:`~symdiff_plugin.model.dynamics.build_dynamics` makes and ``--model`` takes, by name.
 PRESETS: dict[str, Preset] = {
     "symdiff": Preset("SymDiff", _BASE),
     "symdiff_star": Preset(
@@ -220,14 +222,14 @@ PRESETS: dict[str, Preset] = {
     "dit_ft_freeze_tiny": _cpu("DiT-FT-Freeze, tiny", _TINY, "dit_tiny", freeze_epsilon=True),
 }
 
-# EDM's own EGNN at the three sizes of Table 6, with the settings of EDM's README. They are not built by the
-# plugin: each is `--model egnn_dynamics` with these flags of main_qm9.py.
 _EDM_README: dict[str, Any] = {
     "model": "egnn_dynamics", "n_epochs": 3000, "n_stability_samples": 1000,
     "diffusion_noise_schedule": "polynomial_2", "diffusion_noise_precision": 1e-5, "diffusion_steps": 1000,
     "diffusion_loss_type": "l2", "batch_size": 64, "nf": 256, "n_layers": 9, "lr": 1e-4,
     "normalize_factors": [1, 4, 10], "test_epochs": 20, "ema_decay": 0.9999,
 }  # fmt: skip
+#: EDM's own EGNN at the three sizes of Table 6, with the settings of EDM's README. They are not built by the
+#: plugin: each is ``--model egnn_dynamics`` with these flags of ``main_qm9.py``.
 EGNN_BASELINES: dict[str, dict[str, Any]] = {
     "edm": _EDM_README,
     "edm_plus": {**_EDM_README, "n_layers": 16},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.presets import PRECISIONS
-from symdiff_plugin.process.sampler import FAST, Sampler, add_flags
+from symdiff_plugin.process.sampler import FAST, Sampler, add_sampler_flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,11 +83,16 @@ def _sample_batch(
 
     from symdiff_plugin.molecules.molecule import from_padded
     from symdiff_plugin.process.diffusion import padded_mask, sample
-    from symdiff_plugin.process.divergence import Watched
+    from symdiff_plugin.process.divergence import DivergenceGuard
 
     part = len(sizes) / sampler.calls  # a call of the network brings all molecules on alike
     calls = itertools.count()
-    dynamics = Watched(model.dynamics, lambda: (next(calls), advance(part)))
+
+    def tick() -> None:
+        next(calls)
+        advance(part)
+
+    dynamics = DivergenceGuard(model.dynamics, tick)
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
@@ -98,11 +103,12 @@ def _sample_batch(
         advance(-part * next(calls))
         return None
     positions = x.cpu().numpy()
+    assert dynamics.diverged is not None  # there was a call
     positions[dynamics.diverged.cpu().numpy()] = np.nan
     return from_padded(positions, types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
 
 
-def choose_batch_size(model: Pretrained) -> int:
+def pretrained_batch_size(model: Pretrained) -> int:
     """As many as memory and speed suggest; see :mod:`symdiff_plugin.evaluate.batch_size`. Draws random numbers.
 
     Raises:
@@ -122,9 +128,11 @@ def choose_batch_size(model: Pretrained) -> int:
     return fitting(denoise, model.device)
 
 
-def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived], settings: dict[str, Any]) -> dict:
+def summary_of_samples(
+    model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived], settings: dict[str, Any]
+) -> dict:
     """What ``summary.json`` holds: the settings and the fractions, with the rule that they are by."""
-    from symdiff_plugin.molecules.perception import RULE, fractions
+    from symdiff_plugin.molecules.perception import RULE, perceived_fractions
 
     return {
         "note": "without EDM: these fractions do not compare with EDM's validity and stability",
@@ -135,12 +143,12 @@ def summary(model: Pretrained, sampled: Sampled, perceived: Sequence[Perceived],
         "measured_with_edm": model.card.get("metrics"),
         **settings,
         "batch_sizes": [[size, len(list(equal))] for size, equal in itertools.groupby(sampled.batch_sizes)],
-        **fractions(perceived),
+        **perceived_fractions(perceived),
         "seconds_per_sample": sampled.seconds / len(sampled.molecules),
     }
 
 
-def write(
+def write_samples(
     folder: Path, molecules: Sequence[Molecule], perceived: Sequence[Perceived], record: dict[str, Any]
 ) -> list[Path]:
     """Write ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and ``summary.json``, all of them or none.
@@ -174,7 +182,7 @@ def write(
     return [folder / name for name in names]
 
 
-def table(record: dict[str, Any]) -> str:
+def samples_table(record: dict[str, Any]) -> str:
     """The summary as aligned lines of text."""
     rows = [
         ("Connected", f"{record['connected']:7.2%}  (molecules in one piece)"),
@@ -193,9 +201,9 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(f"  {label:{width}s}  {value}" for label, value in rows)
 
 
-def _parser() -> OneLineParser:
+def _parser(prog: str) -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.sample",
+        prog=prog,
         description="Sample molecules from a model that comes with the package, without EDM, or from a run's folder.",
         epilog="Writes molecules.xyz, molecules.sdf, samples.png and summary.json.",
         allow_abbrev=False,
@@ -205,7 +213,7 @@ def _parser() -> OneLineParser:
     add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
     add("--n_samples", type=SAMPLES, default=100, metavar="N", help="molecules to sample (%(default)s)")
     add("--seed", type=SEED, default=0, metavar="N", help="of all random numbers (%(default)s)")
-    add_flags(add, FAST, FAST)
+    add_sampler_flags(add, FAST, FAST)
     add("--out", type=Path, help="folder of the results (samples/NAME)")
     add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
@@ -216,9 +224,9 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.sample") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.pretrained is None):
         parser.error("give --pretrained NAME or the folder of a run" + ("" if options.run is None else ", not both"))
@@ -248,16 +256,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         architecture = model.dynamics.architecture
         tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
         auto = options.batch_size is None
-        batch_size = choose_batch_size(model) if auto else options.batch_size
+        batch_size = pretrained_batch_size(model) if auto else options.batch_size
         sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed, sampler)
         perceived = [perceive(one) for one in progress(sampled.molecules, "Finding bonds")]
         settings = {
             "n_samples": options.n_samples, "seed": options.seed, "batch_size": batch_size, "batch_size_auto": auto,
             "precision": options.precision, "device": str(model.device), **sampler.record(),
         }  # fmt: skip
-        record = summary(model, sampled, perceived, settings)
+        record = summary_of_samples(model, sampled, perceived, settings)
         out = options.out or Path("samples") / model.name
-        written = write(out, sampled.molecules, perceived, record)
+        written = write_samples(out, sampled.molecules, perceived, record)
     except (PretrainedError, EvaluationError) as error:
         return refuse(parser.prog, error, 2)
     except EdmError as error:
@@ -268,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return refuse(parser.prog, "interrupted, nothing was written", 130)
     print(f"{model.name}: {model.card['model']}, {model.device}, {options.precision}, seed {options.seed}, {sampler}")
-    print(table(record))
+    print(samples_table(record))
     print("Written: " + ", ".join(map(str, written)))
     return 0
 

@@ -11,7 +11,10 @@ from symdiff_plugin.edm import Edm, EdmError
 from symdiff_plugin.edm.checkout import require_pinned
 from symdiff_plugin.edm.series import State, status
 
+pytest_plugins = ["shared_runs"]
+
 _NEEDS_EDM = {"edm_checkout", "edm_path"}
+_NEEDED = "needs EDM: "
 _skipped: list[str] = []
 _reasons: set[str] = set()
 
@@ -33,19 +36,18 @@ def _edm_faults() -> tuple[str | None, str | None]:
     except EdmError as error:
         return str(error), str(error)
     try:
-        found = status()
+        state, detail = status(Edm())
     except EdmError as error:
         return None, str(error)
-    if found.state is State.APPLIED:
+    if state is State.APPLIED:
         return None, None
     remedy = "put it in order with `python -m symdiff_plugin.edm apply`"
-    return None, f"the patches in {Edm().shown} are {found.state.value}: {remedy}"
+    return None, ": ".join(filter(None, (f"the patches in {Edm().shown} are {state.value}", detail, remedy)))
 
 
 def _directory(fault: str | None) -> Path:
     if fault:
-        _reasons.add(fault)
-        pytest.skip(f"needs EDM: {fault}")
+        pytest.skip(f"{_NEEDED}{fault}")
     return Edm().directory
 
 
@@ -62,8 +64,12 @@ def edm_path(_edm_faults: tuple[str | None, str | None]) -> Path:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.skipped and report.when == "setup" and "needs EDM: " in str(report.longrepr):
-        _skipped.append(report.nodeid)
+    # From the report, not from where the fixture skips: pytest-xdist's workers are other processes.
+    if report.skipped and report.when == "setup" and isinstance(report.longrepr, tuple):
+        _, found, reason = report.longrepr[2].partition(_NEEDED)
+        if found:
+            _skipped.append(report.nodeid)
+            _reasons.add(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

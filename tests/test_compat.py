@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
 from molecules import qm9_batch, randomise
 
 from symdiff_plugin import PRESETS, build_dynamics
 from symdiff_plugin.common.weights import read_state_dict
 from symdiff_plugin.compat import load_release, run_arguments, whole_model
+from symdiff_plugin.model import reference
 from symdiff_plugin.training.args_pickle import ArgumentsError
 from symdiff_plugin.training.arguments import architecture_overrides
 
-RUNS = Path(__file__).parent / "data" / "release_run"
+RUNS = Path(__file__).parent / "files" / "release_run"
 COMPATS = {"symdiff": "release", "symdiff_fix_qr": "release_fix_qr", "dit": "release"}
 
 BACK = {

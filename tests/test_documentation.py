@@ -18,8 +18,8 @@ from molecules import MOLECULES
 from own_molecules import molecules, write_sdf
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
-from symdiff_plugin.data.store import save
-from symdiff_plugin.evaluate.evaluation import table
+from symdiff_plugin.data.store import save_splits
+from symdiff_plugin.evaluate.evaluation import metrics_table
 from symdiff_plugin.presets import PRESETS
 from symdiff_plugin.report.folders import read_runs
 from symdiff_plugin.report.tables import build_tables
@@ -38,8 +38,8 @@ SHELL = [
 ]
 # Calls that are run, not only read: those that take seconds.
 REAL = (
-    "-m symdiff_plugin.report", "-m symdiff_plugin.benchmark.curves", "-m symdiff_plugin.data.geom own",
-    "-m symdiff_plugin.evaluate --data test --datadir",
+    "-m symdiff_plugin report", "-m symdiff_plugin benchmark curves", "-m symdiff_plugin data geom own",
+    "-m symdiff_plugin evaluate --data test --datadir",
 )  # fmt: skip
 STUDY = ROOT / "docs" / "cpu_study" / "runs"
 
@@ -62,7 +62,7 @@ def qm9(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_molecule(m["index"], m["symbols"], np.ravel(m["positions"]).tolist(), [0.0] * 15, [0.0]) for m in MOLECULES
     )
     split = tabulate(rows, len(MOLECULES))
-    save(datadir, dict.fromkeys(("train", "valid", "test"), split))
+    save_splits(datadir, dict.fromkeys(("train", "valid", "test"), split))
     return datadir / "qm9"
 
 
@@ -131,13 +131,13 @@ def test_what_is_called_for_real_is_called(place: Place) -> None:
         beginning
         for beginning in REAL
         for snippet in SHELL
-        if beginning.removeprefix("-m ") in " ".join(snippet.text.split())
+        if beginning.replace("-m symdiff_plugin", "symdiff") in " ".join(snippet.text.split())
     }
     assert found == set(REAL)
-    calls = place.check("./run_qm9.sh edm --n_epochs 3\npython -m symdiff_plugin.report outputs/*", REAL)
+    calls = place.check("./run_qm9.sh edm --n_epochs 3\nsymdiff report outputs/*", REAL)
     assert any("main_qm9.py --model egnn_dynamics" in call and "--n_epochs 3" in call for call in calls)
     assert any("symdiff_plugin.evaluate outputs/edm" in call for call in calls)
-    assert calls[-1].startswith("*python -m symdiff_plugin.report outputs/NAME outputs/bf16 outputs/edm ")
+    assert calls[-1].startswith("*python -m symdiff_plugin report outputs/NAME outputs/bf16 outputs/edm ")
     assert (place.real / "outputs" / "report" / "report.html").is_file()
 
 
@@ -152,11 +152,14 @@ def test_what_is_called_for_real_is_called(place: Place) -> None:
         ("python e3_diffusion_for_molecules/main_qm10.py", "main_qm10.py"),
         ("python -m symdiff_plugin.evaluate outputs/symdiff --run 3", "exit status 2"),
         ("python -m symdiff_plugin.evaluete outputs/symdiff", "evaluete"),
-        ("python -m symdiff_plugin.data.geom own mine.sdf --names mine", "exit status 2"),
-        ("python -m symdiff_plugin.report nowhere", "exit status 2"),
+        ("symdiff evaluate outputs/symdiff --run 3", "exit status 2"),
+        ("symdiff evaluete outputs/symdiff", "exit status 2"),
+        ("symdiff data geom own mine.sdf --names mine", "exit status 2"),
+        ("symdiff report nowhere", "exit status 2"),
         ("python -m symdiff_plugin.common.paper", "reads no command line"),
         ('pip install -e ".[reports]"', "no such extra"),
         ("pip install -c constraint.txt -e .", "constraint.txt"),
+        ("python -m sphinxes docs build/docs", "sphinxes"),
         ("docs/cpu_study/train.sh symdif", "unknown name symdif"),
         ("echo done", "nothing is called"),
         ("python -c 'import no_such_module'", "no_such_module"),
@@ -177,7 +180,7 @@ def test_the_output_shown_is_what_the_evaluation_prints() -> None:
 
     first, *lines = only(OUTPUT).text.splitlines()
     assert re.fullmatch(r"outputs/\w+: \w+, \S+, seed \d+", first)
-    assert labels(lines) == labels(table(record).splitlines())
+    assert labels(lines) == labels(metrics_table(record).splitlines())
 
 
 def layout_entries(text: str) -> set[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from symdiff_plugin.common import progress
 from symdiff_plugin.evaluate import batch_size as batches
 from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
-from symdiff_plugin.sample import choose_batch_size, sample_pretrained
+from symdiff_plugin.sample import pretrained_batch_size, sample_pretrained
 
 SIZES = torch.tensor([3, 6, 2, 5, 6, 4])
 
@@ -105,7 +105,7 @@ def test_too_little_memory_halves_the_batch_and_changes_nothing_else(since, adva
 def test_the_batch_size_is_tried_on_molecules_of_the_largest_size(monkeypatch):
     network, asked = Network(), []
     monkeypatch.setattr(batches, "fitting", lambda denoise, device: asked.append(device) or denoise(3) or 17)
-    assert choose_batch_size(pretrained(network)) == 17
+    assert pretrained_batch_size(pretrained(network)) == 17
     ((t, z, mask),) = network.calls
     assert (t.tolist(), z.shape, mask.shape) == ([[1.0]], (3, 6, 7), (3, 6, 1))
     assert (mask == 1).all()

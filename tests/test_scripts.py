@@ -14,7 +14,15 @@ import pytest
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["run_qm9.sh", "run_geom.sh", "run_tests.sh", "scripts/setup.sh", "scripts/check_pythons.sh", ".ci/run"]
+SCRIPTS = [
+    "run_qm9.sh",
+    "run_geom.sh",
+    "run_tests.sh",
+    "scripts/setup.sh",
+    "scripts/check_pythons.sh",
+    "scripts/test_versions.sh",
+    ".ci/run",
+]
 
 
 @pytest.fixture
@@ -187,6 +195,7 @@ place = pathlib.Path(__file__).parent.parent
 if sys.argv[1] == "install":
     with open(place / "installed", "a") as file:
         print(sys.argv[-1], file=file)
+    (place / "constraints").write_text(pathlib.Path(sys.argv[sys.argv.index("-c") + 1]).read_text())
     (place / "symdiff.pth").write_text(str(pathlib.Path.cwd()))
 """
 
@@ -235,6 +244,21 @@ def test_one_stamp_says_what_an_environment_has(repository):
         assert environment.installed[before:] == calls
     assert [path.name for path in environment.root.glob(".symdiff*")] == [".symdiff"]
     assert not (repository / ".venv.installing").exists()
+
+
+@pytest.mark.parametrize("versions", ["lowest", "newest"])
+def test_the_versions_that_are_tested_are_those_of_pyproject(versions, repository):
+    environment = Environment(repository / f".venv-{versions}")
+    run("scripts/test_versions.sh", versions, cwd=repository)
+    assert environment.installed == [".[data,posebusters,report,test]"]
+    pins = {line for line in (environment.packages / "constraints").read_text().splitlines() if line[0] != "#"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
+    assert pins == ({"==".join(line.split(">=")) for line in wanted} if versions == "lowest" else set())
+
+
+def test_versions_are_the_lowest_or_the_newest(repository):
+    assert_refused(run("scripts/test_versions.sh", "--lowest", cwd=repository), 2, "usage", "lowest|newest")
 
 
 def test_the_environment_of_another_clone_is_refused(repository, tmp_path):

@@ -17,9 +17,10 @@ from rdkit import Chem
 from torch import nn
 
 from symdiff_plugin.data.splits import make_molecule, tabulate
-from symdiff_plugin.data.store import save
+from symdiff_plugin.data.store import save_splits
+from symdiff_plugin.model.equivariance import NotEquivariantError
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
-from symdiff_plugin.molecules.perception import canonical_smiles
+from symdiff_plugin.molecules.perception import perceive
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "standalone_qm9.py"
 REAL = [Molecule(tuple(m["symbols"]), np.array(m["positions"])) for m in MOLECULES]
@@ -45,7 +46,7 @@ def datadir(tmp_path_factory) -> Path:
         ),
         len(MOLECULES),
     )
-    save(folder, {"train": table, "valid": table, "test": table})
+    save_splits(folder, {"train": table, "valid": table, "test": table})
     return folder
 
 
@@ -128,11 +129,11 @@ def test_the_perfect_network_has_no_loss_and_samples_the_molecule(example, datad
 
 def test_validity_finds_the_smiles_of_real_molecules_and_refuses_the_others(example):
     for molecule, record in zip(REAL, MOLECULES, strict=True):
-        assert canonical_smiles(molecule) == Chem.CanonSmiles(record["smiles"], useChiral=0)
-        assert canonical_smiles(Molecule(molecule.symbols, 3 * molecule.positions)) is None
-        assert canonical_smiles(Molecule(molecule.symbols, np.nan * molecule.positions)) is None
+        assert perceive(molecule).smiles == Chem.CanonSmiles(record["smiles"], useChiral=0)
+        assert perceive(Molecule(molecule.symbols, 3 * molecule.positions)).smiles is None
+        assert perceive(Molecule(molecule.symbols, np.nan * molecule.positions)).smiles is None
         without_an_atom = Molecule(molecule.symbols[:-1], molecule.positions[:-1])  # an H: a radical is left
-        assert canonical_smiles(without_an_atom) is None
+        assert perceive(without_an_atom).smiles is None
     nowhere = Molecule(REAL[6].symbols, np.nan * REAL[6].positions)
     metrics, smiles, pieces = example.assess([REAL[4], REAL[4], REAL[5], nowhere])
     assert metrics == {"validity": 0.75, "uniqueness": pytest.approx(2 / 3), "connected": 0.75, "non_finite": 0.25}
@@ -168,6 +169,42 @@ def test_a_short_run_leaves_its_results(datadir, tmp_path):
     assert picture.shape[1] == 1600
     assert (picture[..., :3].min(axis=2) < 0.5).mean() > 0.002
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "molecules.xyz", "samples.png"]
+
+
+def test_a_network_of_ones_own_in_its_place(example, datadir, tmp_path, monkeypatch, capsys):
+    words = ["--datadir", datadir, "--out", tmp_path, "--model", "own", "--steps", 30, "--batch_size", 8]
+    words += ["--diffusion_steps", 10, "--n_samples", 6, "--lr", 5e-3]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+    example.main()
+    printed = capsys.readouterr().out
+    assert "own, " in printed
+    assert "equivariant under O(3), by " in printed
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["training_loss"][-1]["loss"] < 0.8 * metrics["training_loss"][0]["loss"]
+    assert len(read_xyz(tmp_path / "molecules.xyz")[0]) == 6
+
+
+def test_the_example_sees_what_is_not_equivariant(example, datadir):
+    torch.manual_seed(0)
+    z_0, mask = example.load_molecules(datadir, "train")
+    dynamics = example.OwnDynamics()
+    plain = dynamics.symmetrised.network
+    dynamics.symmetrised.forward = lambda x, *args, mask, **kwargs: plain(x, *args, mask=mask, **kwargs)
+    with pytest.raises(NotEquivariantError):
+        dynamics.check(z_0[:2], mask[:2])
+
+
+def test_the_own_network_sees_no_padding(example, datadir):
+    torch.manual_seed(0)
+    z_0, mask = example.load_molecules(datadir, "train")
+    n = int(mask[0].sum())
+    network, t = example.Transformer(), torch.full((1, 1), 0.3)
+    padded = network(z_0[:1, :, :3], z_0[:1, :, 3:], t, mask[:1])
+    alone = network(z_0[:1, :n, :3], z_0[:1, :n, 3:], t, mask[:1, :n])
+    for with_padding, without in zip(padded, alone, strict=True):
+        torch.testing.assert_close(with_padding[:, :n], without, rtol=1e-4, atol=1e-5)
+        assert not with_padding[:, n:].any()
+    assert padded[0].sum(1).abs().max() < 1e-4
 
 
 def test_a_wrong_datadir_is_one_line(tmp_path):

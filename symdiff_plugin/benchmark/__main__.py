@@ -7,19 +7,24 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser
 from symdiff_plugin.common.kinds import DEVICE, SEED, whole
 
-PROGRAM = "python -m symdiff_plugin.benchmark"
+if TYPE_CHECKING:  # at run time where they are needed, so that --help answers at once
+    import torch
+
+    from symdiff_plugin.benchmark.contenders import Contender
+
 WORKLOAD_NAMES = ("qm9_train", "qm9_call", "geom_train", "geom_call")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     from symdiff_plugin.training.arguments import default_datadir
 
     parser = OneLineParser(
-        prog=PROGRAM, allow_abbrev=False,
+        prog=prog, allow_abbrev=False,
         description="Time training steps and denoising calls of several models in turn, on the same molecules, with "
         "EDM's diffusion model around each; measure memory and host reads; compare with the machine's floor.",
         epilog="Writes benchmark.json and benchmark.md into --out, and prints the latter.",
@@ -41,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.benchmark") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
 
@@ -62,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        text = run(options, contenders, device, shlex.join([*PROGRAM.split(), *given]))
+        text = run(options, contenders, device, shlex.join([*prog.split(), *given]))
     except EdmError as error:
         parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     except ValueError as error:
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace, contenders: list, device, command: str) -> str:
+def run(options: argparse.Namespace, contenders: list[Contender], device: torch.device, command: str) -> str:
     """Measure, write the results into ``options.out`` and return the Markdown."""
     from dataclasses import replace
 

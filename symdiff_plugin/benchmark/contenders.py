@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRECISIONS, PRESETS, get_preset
@@ -75,7 +74,7 @@ class Model:
     """
 
     args: argparse.Namespace
-    diffusion: nn.Module
+    diffusion: Any
     nodes_dist: Any
     dataset_info: dict[str, Any]
 

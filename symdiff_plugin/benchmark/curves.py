@@ -18,8 +18,6 @@ from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.kinds import whole
 from symdiff_plugin.training.history import TRAIN_LOSS, read_rows
 
-PROGRAM = "python -m symdiff_plugin.benchmark.curves"
-
 
 def losses(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Steps (S,) and training losses (S,) of the run in ``folder``.
@@ -59,8 +57,8 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
     for i, folder in enumerate(folders):
         step, loss = losses(folder)
         width = min(window, len(loss))
-        style = {"linewidth": 4, "alpha": 0.4} if i == 0 else {"linewidth": 1.2}  # curves that agree hide each other
-        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, **style)
+        linewidth, alpha = (4, 0.4) if i == 0 else (1.2, None)  # curves that agree hide each other
+        axes.plot(step[width - 1 :], smooth(loss, width), label=folder.name, linewidth=linewidth, alpha=alpha)
     axes.set_xlabel("step")
     axes.set_ylabel(f"training loss, mean of {window} points")
     axes.grid(alpha=0.3)
@@ -69,9 +67,9 @@ def draw(folders: Sequence[Path], out: Path, window: int) -> None:
         figure.savefig(file, format="png")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.benchmark.curves") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = OneLineParser(prog=PROGRAM, description="Draw and compare training losses of runs.", allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description="Draw and compare training losses of runs.", allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs; the first is compared with the others")
     parser.add_argument("--out", type=Path, default=Path("outputs/curves.png"), help="the picture (%(default)s)")
     parser.add_argument("--window", type=whole(), default=25, metavar="N", help="points a smoothed one (%(default)s)")
@@ -84,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         parser.exit(1, f"{parser.prog}: {error.filename or options.out}: {error.strerror or error}; make room\n")
     for folder, other in zip(options.runs[1:], found[1:], strict=True):
-        mean, error = differences(other, found[0])
-        print(f"{folder} minus {options.runs[0]}, second half: {mean:+.5f} +- {error:.5f} a step")
+        mean, deviation = differences(other, found[0])
+        print(f"{folder} minus {options.runs[0]}, second half: {mean:+.5f} +- {deviation:.5f} a step")
     print(f"Written: {options.out}")
     return 0
 

@@ -61,10 +61,6 @@ class Result:
     def seconds(self) -> float:
         return median(self.rounds)
 
-    @property
-    def network_seconds(self) -> float:
-        return median(self.network_rounds)
-
 
 @dataclass(frozen=True)
 class Peaks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,7 +40,7 @@ def scaling(contender: Contender, datadir: Path, device: torch.device, rounds: i
     chosen = molecules(workload, datadir, info, seed)
     longest = max(map(len, chosen))
 
-    def call(batch: list[np.ndarray], length: int):
+    def call(batch: list[np.ndarray], length: int) -> Callable[[], None]:
         return denoising_call(model, padded(batch, info, length, model.args.include_charges, device)).run
 
     doubled = [np.concatenate([m, m + np.array([0, 5, 0, 0])]) for m in chosen]

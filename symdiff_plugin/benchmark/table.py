@@ -72,7 +72,7 @@ def _side_by_side(name: str, results: Sequence[Result]) -> str:
         return ""
     workload, first = WORKLOADS[name], results[0]
     head = (
-        f"### {workload.label}\n\n{first.molecules} molecules, {first.atoms / first.molecules:.1f} atoms on average, "
+        f"## {workload.label}\n\n{first.molecules} molecules, {first.atoms / first.molecules:.1f} atoms on average, "
         f"padded to {first.length}. "
     )
     baseline = next((r.contender for r in results if r.ratios and Contender.parse(r.contender).is_egnn), None)
@@ -122,7 +122,7 @@ def _as_in_the_paper(dataset: str, results: Sequence[Result], device: str) -> st
             "-" if theirs[0] is None else f"{theirs[0]}M", *("-" if v is None else f"{v:,}" for v in theirs[1:]),
         ])  # fmt: skip
     return (
-        f"### In the layout of {title}\n\nOurs are projected from one step and one call on {device}: an epoch is "
+        f"## In the layout of {title}\n\nOurs are projected from one step and one call on {device}: an epoch is "
         f"{TRAINING_SET[dataset]:,} molecules, a sample {_STEPS + 1:,} calls; memory is the training step's peak above "
         "the state before. The paper's were measured by its authors on an H100, with other batch sizes; not checked "
         "here.\n\n" + _table(rows)
@@ -143,7 +143,7 @@ def _scaling(scalings: Sequence[Scaling]) -> str:
         rows.append([s.contender, f"{s.memory_ratio:.2f} times", f"{100 * (s.padding_ratio - 1):+.1f}%"])
     first = scalings[0]
     return (
-        "### Scaling\n\nA denoising call on the GEOM-Drugs molecules above: its peak memory when every molecule has "
+        "## Scaling\n\nA denoising call on the GEOM-Drugs molecules above: its peak memory when every molecule has "
         f"twice the atoms, and its time when padded to {first.max_n_nodes} atoms instead of the batch's "
         f"{first.longest}.\n\n" + _table(rows)
     )

@@ -59,9 +59,10 @@ class Kind:
         """Why ``value`` is none of this kind, as "must be ..., not ..."; None if it is."""
         if value is None and self.optional:
             return None
-        several = value if self.each is not None and isinstance(value, list | tuple) else ()
-        if fault := next((found for one in several if (found := self.each.fault(one))), None):
-            return fault
+        if self.each is not None and isinstance(value, list | tuple):
+            for one in value:
+                if fault := self.each.fault(one):
+                    return fault
         return None if self.accepts(value) else f"must be {self.words}, not {str(value)[:_SHOWN]}"
 
 
@@ -138,12 +139,6 @@ def boolean(text: str) -> bool:
         return values[text.strip().lower()]
     except KeyError:
         raise ValueError(text) from None
-
-
-def mend_types(parser: argparse.ArgumentParser) -> None:
-    """Let EDM's flags of ``type=eval`` take Python literals alone, and those of ``type=bool`` what they say."""
-    for action in parser._actions:
-        action.type = {eval: literal, bool: boolean}.get(action.type, action.type)
 
 
 def literal(text: str) -> Any:

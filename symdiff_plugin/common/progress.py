@@ -36,6 +36,12 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None) 
             advance(1)
 
 
+def sample_batches(n_samples: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Yield, for every batch of ``n_samples``, how many came before it and how many it has; the last may be smaller."""
+    for before in progress(range(0, n_samples, batch_size), f"Sampling {n_samples} molecules"):
+        yield before, min(batch_size, n_samples - before)
+
+
 @contextmanager
 def counting(description: str, total: int, unit: str | None = None) -> Iterator[Callable[[float], None]]:
     """Show progress that is told rather than gone through; see :func:`progress` for where and when.

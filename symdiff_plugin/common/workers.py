@@ -19,7 +19,7 @@ from torch.utils import data
 def main_set_aside() -> Iterator[None]:
     """While it lasts, processes that are started find no main module to import."""
     main = vars(sys.modules["__main__"])
-    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    kept: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.update(dict.fromkeys(kept))
     try:
         yield

@@ -21,7 +21,7 @@ import numpy as np
 from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.integrity import INDEX_HASH, index_hash
 from symdiff_plugin.data.schema import N_GDB9, DataError, ResourceError
-from symdiff_plugin.data.splits import Molecule, make_molecule
+from symdiff_plugin.data.splits import QM9Molecule, make_molecule
 
 ARCHIVE_NAME = "dsgdb9nsd.xyz.tar.bz2"
 UNCHARACTERIZED_NAME = "uncharacterized.txt"
@@ -42,7 +42,7 @@ REMOTES = {
 }
 
 
-def parse_xyz(text: str) -> Molecule:
+def parse_xyz(text: str) -> QM9Molecule:
     """One molecule from its file in the archive.
 
     Raises:
@@ -66,7 +66,7 @@ def parse_xyz(text: str) -> Molecule:
         raise DataError(f"not in QM9's format ({error})") from error
 
 
-def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator[Molecule]:
+def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator[QM9Molecule]:
     """The molecules of an archive in QM9's format, in its order.
 
     Args:
@@ -85,7 +85,7 @@ def read_archive(path: Path, excluded: Container[int] = frozenset()) -> Iterator
             bar("Reading the archive", N_GDB9, " molecules", unit_scale=True) as shown,
         ):
             while (member := archive.next()) is not None:
-                archive.members.clear()  # or tarfile keeps them all
+                archive.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps them all, in a list with no public name
                 file = archive.extractfile(member)
                 if file is None:
                     continue

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -90,10 +90,10 @@ def require_space(directory: Path, n_bytes: int) -> None:
         )
 
 
-def npz_writer(arrays: Mapping[str, np.ndarray], name: str) -> Callable[[BinaryIO], None]:
+def npz_writer(arrays: Mapping[str, np.ndarray], name: str) -> Callable[[IO[bytes]], None]:
     """A writer of ``arrays`` in the format of ``np.savez_compressed``, with a progress bar that says ``name``."""
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         size = sum(values.nbytes for values in arrays.values())
         with (
             bar(f"Writing {name}", size, "B", unit_scale=True) as shown,
@@ -107,10 +107,10 @@ def npz_writer(arrays: Mapping[str, np.ndarray], name: str) -> Callable[[BinaryI
     return write
 
 
-def json_writer(content: object) -> Callable[[BinaryIO], None]:
+def json_writer(content: object) -> Callable[[IO[bytes]], None]:
     """A writer of ``content`` as indented JSON."""
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
     return write
@@ -127,7 +127,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def write_together(writers: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
+def write_together(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
     """Write several files of one folder: each under a temporary name first, renamed once all are on disk.
 
     An error, a full disk or an interruption before the renaming leaves what was there before.

@@ -15,6 +15,7 @@ from symdiff_plugin.data.schema import CHARGES, DataError
 FARTHEST = 1e4  # Angstrom, from the origin, where float32 still tells 1e-3 apart; a wrong unit or bit goes beyond
 CLOSEST = 0.3  # Angstrom, two atoms; the shortest bond there is, H2's, has 0.74
 LONELIEST = 10.0  # Angstrom, from an atom to its next; the contacts of molecules that hardly touch have 4
+#: The keys that every split must have.
 NEEDED = ("num_atoms", "charges", "positions")
 _AT_ONCE = 256  # molecules whose distances are held at a time, in a CPU's cache
 
@@ -58,7 +59,7 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, str]
     """(B,) which molecules have a fault, and its name; each relies on those before it being absent."""
     counts, charges, positions = (arrays[key] for key in NEEDED)
     real = charges > 0
-    yield ~np.isin(charges, [0, *CHARGES.values()]).all(axis=1), f"an element other than {' '.join(CHARGES)}"
+    yield ~np.all(np.isin(charges, [0, *CHARGES.values()]), axis=1), f"an element other than {' '.join(CHARGES)}"
     yield counts != real.sum(axis=1), "another number of charges than its num_atoms"
     yield counts == 0, "no atoms"
     for key, values in arrays.items():

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from symdiff_plugin.common.command_line import OneLineParser
+from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import SEED
 from symdiff_plugin.data.figshare_source import (
     ARCHIVE_NAME,
@@ -24,11 +24,11 @@ from symdiff_plugin.data.figshare_source import (
     uncharacterized_by_index,
 )
 from symdiff_plugin.data.integrity import SPLIT_HASHES, content_hash, require_space, temporary_beside
-from symdiff_plugin.data.qm9pack_source import find_qm9pack, read_catalogue, read_molecules
+from symdiff_plugin.data.qm9_slices import make_slice_from_qm9pack, save_slice, slice_bytes, write_slice
+from symdiff_plugin.data.qm9pack_source import find_qm9pack, read_catalogue, read_qm9pack
 from symdiff_plugin.data.schema import N_MOLECULES, SPLITS, DataError, ResourceError
-from symdiff_plugin.data.slices import make_slice_from_qm9pack, save_slice, slice_bytes, write_slice
-from symdiff_plugin.data.splits import Arrays, Molecule, split_table, tabulate
-from symdiff_plugin.data.store import SliceSpec, is_made, open_folder, save
+from symdiff_plugin.data.splits import Arrays, QM9Molecule, split_table, tabulate
+from symdiff_plugin.data.store import SliceSpec, is_made, open_folder, save_splits
 
 FULL_BYTES = 60_000_000  # the three files take 35 MB
 DOWNLOAD_BYTES = 120_000_000  # the archive takes 86 MB
@@ -77,7 +77,7 @@ def prepare_qm9(
         if archive is not None:
             splits, source = _from_archive(Path(archive), uncharacterized), f"from {archive}"
         elif packed is not None:
-            splits, source = _split(read_molecules(packed), packed), "from qm9pack"
+            splits, source = _split(read_qm9pack(packed), packed), "from qm9pack"
         else:
             splits, source = _from_figshare(folder), "from figshare"
         for split in SPLITS:
@@ -87,7 +87,7 @@ def prepare_qm9(
                     "nothing was written; try another source (--archive, or pip install qm9pack)"
                 )
         if slice_spec is None:
-            save(datadir, splits)
+            save_splits(datadir, splits)
         else:
             save_slice(splits, datadir, slice_spec)
     return f"{source}, content verified"
@@ -111,7 +111,7 @@ def _from_archive(archive: Path, uncharacterized: str | Path | None) -> dict[str
     return _split(read_archive(archive, excluded), archive)
 
 
-def _split(molecules: Iterable[Molecule], source: Path) -> dict[str, Arrays]:
+def _split(molecules: Iterable[QM9Molecule], source: Path) -> dict[str, Arrays]:
     try:
         return split_table(tabulate(molecules, N_MOLECULES))
     except DataError as error:
@@ -136,9 +136,9 @@ def _from_figshare(folder: Path) -> dict[str, Arrays]:
             ) from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.data.qm9",
+        prog=prog,
         description="Make DIR/qm9/{train,valid,test}.npz, QM9 as EDM reads it.",
         epilog="Sources, in order: files already there, --archive, the package qm9pack, figshare.",
         allow_abbrev=False,
@@ -159,9 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.data.qm9") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    # A polite kill unwinds like Ctrl-C, so that temporary files go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.slice is None and (options.slice_of is not None or options.seed != 0):
         parser.error("--seed and --slice-of go with --slice")
@@ -175,20 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.datadir, options.archive, options.uncharacterized, spec, options.slice_of, options.force
         )
     except DataError as error:
-        message = str(error).replace("\n", " ")
-        print(f"{parser.prog}: {message}", file=sys.stderr)
-        return error.exit_status
+        return refuse(parser.prog, error, error.exit_status)
     except OSError as error:
-        print(f"{parser.prog}: {error.filename or options.datadir}: {error.strerror}", file=sys.stderr)
-        return 1
+        return refuse(parser.prog, f"{error.filename or options.datadir}: {error.strerror}", 1)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted, nothing was changed", file=sys.stderr)
-        return 130
+        return refuse(parser.prog, "interrupted, nothing was changed", 130)
     print(f"{spec or 'QM9'}: {(Path(options.datadir) / 'qm9').resolve()} ({source})")
     return 0
 
 
 if __name__ == "__main__":
-    # A polite kill unwinds like Ctrl-C, so that temporary files go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

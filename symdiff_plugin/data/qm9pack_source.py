@@ -15,7 +15,7 @@ import numpy as np
 
 from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.schema import CHARGES, N_MOLECULES, DataError, ResourceError
-from symdiff_plugin.data.splits import Molecule, make_molecule
+from symdiff_plugin.data.splits import QM9Molecule, make_molecule
 
 # The columns of PROPERTIES, in that order ("Enthalphy" is qm9pack's spelling).
 PROPERTY_COLUMNS = (
@@ -79,7 +79,7 @@ def _numbers(text: str) -> list[float]:
     return [float(number) for number in text.translate(_NO_BRACKETS).split(",")]
 
 
-def read_molecules(folder: Path, wanted: Container[int] | None = None) -> Iterator[Molecule]:
+def read_qm9pack(folder: Path, wanted: Container[int] | None = None) -> Iterator[QM9Molecule]:
     """The molecules of qm9pack, in the order of its files.
 
     Args:

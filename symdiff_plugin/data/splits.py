@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Molecule:
+class QM9Molecule:
     """One molecule as read from a source.
 
     Attributes:
@@ -47,7 +47,7 @@ class Molecule:
 
 def make_molecule(
     index: int, elements: list[str], positions: list[float], properties: list[float], frequencies: list[float]
-) -> Molecule:
+) -> QM9Molecule:
     """A molecule, its parts checked against one another.
 
     Raises:
@@ -64,10 +64,10 @@ def make_molecule(
         raise DataError(f"{len(properties)} properties instead of {len(PROPERTIES)}")
     if not frequencies:
         raise DataError("no harmonic frequencies")
-    return Molecule(index, [CHARGES[symbol] for symbol in elements], positions, properties, max(frequencies))
+    return QM9Molecule(index, [CHARGES[symbol] for symbol in elements], positions, properties, max(frequencies))
 
 
-def tabulate(molecules: Iterable[Molecule], count: int) -> Arrays:
+def tabulate(molecules: Iterable[QM9Molecule], count: int) -> Arrays:
     """Molecules as one set of arrays under EDM's keys, in ascending order of ``index``.
 
     Args:
@@ -92,7 +92,7 @@ def tabulate(molecules: Iterable[Molecule], count: int) -> Arrays:
         num_atoms[found] = n
         index[found] = molecule.index
         charges[found, :n] = molecule.charges
-        positions[found, :n].flat = molecule.positions
+        positions[found, :n] = np.reshape(molecule.positions, (n, 3))
         scalars[found, :-1] = molecule.properties
         scalars[found, -1] = molecule.omega1
         found += 1
@@ -103,7 +103,7 @@ def tabulate(molecules: Iterable[Molecule], count: int) -> Arrays:
     if (np.diff(index) == 0).any():
         raise DataError(f"molecule {index[:-1][np.diff(index) == 0][0]} occurs twice")
 
-    table = {
+    table: Arrays = {
         "num_atoms": num_atoms[order], "charges": charges[order], "positions": positions[order], "index": index,
     }  # fmt: skip
     table.update({name: scalars[order, column] for column, name in enumerate((*PROPERTIES, "omega1"))})

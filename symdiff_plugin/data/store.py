@@ -177,7 +177,7 @@ def open_folder(datadir: str | Path) -> Iterator[Path]:
         raise
 
 
-def save(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSpec | None = None) -> None:
+def save_splits(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSpec | None = None) -> None:
     """Write the three files, and for a slice the record of what it is: all of them or none.
 
     Raises:
@@ -226,8 +226,8 @@ def _read_record(folder: Path) -> tuple[SliceSpec | None, Mapping[str, str]]:
         return None, SPLIT_HASHES
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        sizes = tuple(int(record["sizes"][split]) for split in SPLITS)
+        train, valid, test = (int(record["sizes"][split]) for split in SPLITS)
         hashes = {split: str(record["content_sha256"][split]) for split in SPLITS}
-        return SliceSpec(sizes, int(record["seed"])), hashes
+        return SliceSpec((train, valid, test), int(record["seed"])), hashes
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read: remake the slice with --force") from error

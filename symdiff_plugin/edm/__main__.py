@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from symdiff_plugin.edm import EdmError, checkout, edm_directory, series
+from symdiff_plugin.edm import Edm, EdmError, checkout, series
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,33 +22,35 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m symdiff_plugin.edm", description="EDM as a pinned, patched submodule.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="EDM, pinned and patched.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    get = commands.add_parser(
-        "get", help="check out EDM's pinned commit, from EDM_REPO (path or URL of any clone or mirror) or GitHub"
-    )
-    get.add_argument("--geom", action="store_true", help=f"also {checkout.GEOM_PERMUTATION} (55 MB)")
-    commands.add_parser("apply", help="apply the whole patch series")
-    commands.add_parser("unapply", help="take the whole patch series away")
-    commands.add_parser("status", help="say whether the series is applied; exit 0 if it is")
-    commands.add_parser("path", help="print where EDM's checkout is, or would be")
+    for name, purpose in (
+        ("get", "check out EDM's pinned commit, from EDM_REPO (path or URL of any clone or mirror) or GitHub"),
+        ("apply", "apply the whole patch series"),
+        ("unapply", "take the whole patch series away"),
+        ("status", "say whether the series is applied; exit 0 if it is"),
+        ("path", "print where EDM's checkout is, or would be"),
+    ):
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        command.add_argument("--into", metavar="DIR", help="EDM's folder (default: EDM_DIR, or as `path` says)")
+        if name == "get":
+            command.add_argument("--geom", action="store_true", help=f"also {checkout.GEOM_PERMUTATION} (55 MB)")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    edm = Edm(Path(arguments.into).expanduser().resolve()) if arguments.into else Edm()
     if arguments.command == "get":
-        print(checkout.get(source=os.environ.get("EDM_REPO"), geom=arguments.geom))
-    elif arguments.command == "apply":
-        print(series.apply())
-    elif arguments.command == "unapply":
-        print(series.unapply())
+        print(checkout.get(edm, os.environ.get("EDM_REPO"), arguments.geom))
     elif arguments.command == "path":
-        print(edm_directory())
+        print(edm.directory)
+    elif arguments.command == "status":
+        state, detail = series.status(edm)
+        print(": ".join(filter(None, (state.value, detail))))
+        return 0 if state is series.State.APPLIED else 1
     else:
-        found = series.status()
-        print(found.state.value + (f": {found.detail}" if found.detail else ""))
-        return 0 if found.state is series.State.APPLIED else 1
+        print({"apply": series.apply, "unapply": series.unapply}[arguments.command](edm))
     return 0
 
 
@@ -55,21 +58,21 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.edm") -> int:
     """Run the command line ``argv`` and return the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(prog).parse_args(argv)
+    status, said = 1, ""
     try:
         return _run(arguments)
     except EdmError as error:
-        print(f"edm {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_status
+        status, said = error.exit_status, str(error)
     except OSError as error:
-        print(f"edm {arguments.command}: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        said = f"{error.filename or 'file'}: {error.strerror or error}"
     except KeyboardInterrupt:
-        print(f"edm {arguments.command}: interrupted; run it again", file=sys.stderr)
-        return 130
+        status, said = 130, "interrupted; run it again"
+    print(f"edm {arguments.command}: {said}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

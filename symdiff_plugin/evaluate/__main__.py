@@ -6,10 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.process import sampler
+
+if TYPE_CHECKING:
+    from symdiff_plugin.common.errors import EvaluationError
+    from symdiff_plugin.data import DataError
+    from symdiff_plugin.edm import EdmError
 
 PARTITIONS = ("test", "val", "train")
 POSEBUSTED = 1000
@@ -19,9 +25,9 @@ _OF_DATASET = {"qm9": ("datadir",), "geom": ("data_file", "split", "split_seed")
 _OF_DATA_ALONE = ("dataset", "out", "n_molecules", "split", "split_seed")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.evaluate",
+        prog=prog,
         description="Sample from a trained run and judge the samples as EDM does; estimate its test likelihood.",
         epilog="Writes metrics.json, molecules.xyz, molecules.sdf, xyz/ (up to 1,000 samples) and samples.png into the "
         "run's folder, and each evaluation run into evaluation/run_SEED there. With --data, metrics.json into --out.",
@@ -52,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--nll_draws", type=whole(1, 10_000), default=1, metavar="K",
         help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
     )  # fmt: skip
-    sampler.add_flags(add)
+    sampler.add_sampler_flags(add)
     add("--checkpoint", metavar="FILE", help="in the run's folder; checkpoint.pt: of the last epoch (EDM's best)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where QM9 is now, if not where the run was trained")
@@ -74,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.evaluate") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.data is None):
         parser.error("give the folder of a run or --data SPLIT" + ("" if options.data is None else ", not both"))
@@ -94,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from symdiff_plugin.common.errors import EvaluationError
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
-    from symdiff_plugin.evaluate.evaluation import table
+    from symdiff_plugin.evaluate.evaluation import metrics_table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
     from symdiff_plugin.evaluate.repetitions import evaluate_runs, kept_runs
     from symdiff_plugin.evaluate.trained_run import load_run
@@ -120,14 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(parser.prog, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
     what = "initial weights" if options.untrained else run.checkpoint
     seeds = f"seed {options.seed}" + (f" to {options.seed + options.runs - 1}" if options.runs > 1 else "")
-    print(f"{options.run}: {run.args.model}, {what}, {seeds}, {run.sampler}\n{table(record)}")
+    print(f"{options.run}: {run.args.model}, {what}, {seeds}, {run.sampler}\n{metrics_table(record)}")
     lost = sum(round(one["non_finite"] * one["n_samples"]) for one in record["runs"])
     left_out = f" ({lost} molecules without finite coordinates are left out of the SDF)" if lost else ""
     print("Written: " + ", ".join(map(str, written)) + left_out)
     return 0
 
 
-def _refuse(program: str, error: Exception, written: Path) -> int:
+def _refuse(program: str, error: EvaluationError | DataError | EdmError | OSError, written: Path) -> int:
     if isinstance(error, OSError):
         where = error.filename or written
         return refuse(program, f"{where}: {error.strerror or error}; make room or check the folder", 1)
@@ -149,7 +155,7 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     from symdiff_plugin.data import DataError
     from symdiff_plugin.edm import EdmError
     from symdiff_plugin.evaluate.data_split import DEFAULT_DATADIR, evaluate_geom_split, evaluate_split
-    from symdiff_plugin.evaluate.evaluation import table
+    from symdiff_plugin.evaluate.evaluation import metrics_table
     from symdiff_plugin.evaluate.posebusters import posebusters_version
 
     geom = options.dataset == "geom"
@@ -170,7 +176,7 @@ def _main_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     what = f"split of QM9, {record['n_samples']:,} molecules"
     if geom:
         what = f"split ({options.split}) of {record['data_set'] or 'GEOM-Drugs'}, {record['n_samples']:,} conformers"
-    print(f"Data: {options.data} {what}\n{table(record)}\nWritten: {path}")
+    print(f"Data: {options.data} {what}\n{metrics_table(record)}\nWritten: {path}")
     return 0
 
 

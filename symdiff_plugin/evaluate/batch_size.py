@@ -13,7 +13,7 @@ import torch
 
 from symdiff_plugin.common.errors import EvaluationError
 from symdiff_plugin.common.memory import free_memory, peak_memory
-from symdiff_plugin.evaluate.sampling import watched
+from symdiff_plugin.evaluate.sampling import guarded
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 
 MEASURED = 4  # molecules: enough for what does not grow with their number to count for little
@@ -77,5 +77,5 @@ def denoise(run: TrainedRun, n_molecules: int) -> None:
         context = torch.zeros(n_molecules, size, run.args.context_node_nf, device=device)
     z = diffusion.sample_combined_position_feature_noise(n_molecules, size, node_mask)
     t = torch.ones(n_molecules, 1, device=device)
-    with watched(diffusion, lambda: None):
+    with guarded(diffusion, lambda: None):
         diffusion.sample_p_zs_given_zt(t - 1 / diffusion.T, t, z, node_mask, edge_mask, context)

@@ -12,11 +12,12 @@ from typing import Any
 
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate.batch_size import choose_batch_size
+from symdiff_plugin.evaluate.gamma_worth import MOLECULES as GAMMA_MOLECULES
+from symdiff_plugin.evaluate.gamma_worth import gamma_lines, gamma_worth
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
 from symdiff_plugin.evaluate.metrics import Verdict, judge, summarise
 from symdiff_plugin.evaluate.novelty import training_smiles
-from symdiff_plugin.evaluate.posebusters import bust
-from symdiff_plugin.evaluate.posebusters import lines as posebusters_lines
+from symdiff_plugin.evaluate.posebusters import bust, posebusters_lines
 from symdiff_plugin.evaluate.sampling import sample_molecules
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.molecules.molecule import Molecule, format_frame, write_xyz
@@ -102,6 +103,9 @@ def evaluate(
             record.update({f"{partition}_{name}": value for name, value in nll.items()})
         if nll_draws > 1:
             record["nll_draws"] = nll_draws
+        few = GAMMA_MOLECULES if nll_molecules is None else min(nll_molecules, GAMMA_MOLECULES)
+        if gamma := gamma_worth(run, partitions[0], few, size, seed):
+            record["gamma"] = gamma
     seed_everything(seed)
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
@@ -114,7 +118,7 @@ def evaluate(
     return Evaluation(record, samples.molecules, verdicts)
 
 
-def write(evaluation: Evaluation, folder: Path) -> list[Path]:
+def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write ``metrics.json``, ``molecules.xyz``, ``molecules.sdf``, ``samples.png`` and up to 1,000 files in ``xyz/``.
 
     They replace those of an earlier evaluation all together, once all are on disk.
@@ -170,7 +174,7 @@ def put_in_place(new: Path, folder: Path, old: Path, singles: str) -> list[Path]
     return [folder / name for name in names]
 
 
-def table(record: dict[str, Any]) -> str:
+def metrics_table(record: dict[str, Any]) -> str:
     """The metrics of ``metrics.json`` as aligned lines of text; of several runs mean +- standard deviation."""
     std = record.get("std") or {}
     lines = []
@@ -188,6 +192,7 @@ def table(record: dict[str, Any]) -> str:
             if record.get("nll_draws", 1) > 1:  # the gain is on the same noise: seen where the error above hides it
                 draws = f", {record['nll_draws']} draws of R a step: {record[f'{partition}_nll_gain']:.2f} below one's"
             lines.append((f"{label} NLL", f"{value:.2f}{spread} nats ({count:,} molecules{draws})"))
+    lines += gamma_lines(record.get("gamma") or {})
     for name, note in (
         ("atom_stability", ""),
         ("molecule_stability", ""),

@@ -54,9 +54,9 @@ class GeomData:
         Raises:
             DataError: an atom has no finite coordinates.
         """
-        digest = hashlib.sha256(np.ascontiguousarray(self.conformers.sizes, dtype="<i8"))
+        digest = hashlib.sha256(np.ascontiguousarray(self.conformers.sizes, dtype="<i8").tobytes())
         for index in np.unique(np.linspace(0, len(self.conformers) - 1, HASHED).round().astype(np.int64)):
-            digest.update(np.ascontiguousarray(self.conformers[index], dtype="<f8"))
+            digest.update(np.ascontiguousarray(self.conformers[index], dtype="<f8").tobytes())
         for name in sorted(self.parts):
             digest.update(name.encode() + np.ascontiguousarray(self.parts[name], dtype="<i8").tobytes())
         description = {key: self.dataset_info[key] for key in ("name", "atomic_nb", "n_nodes")}

@@ -44,11 +44,11 @@ def negative_log_likelihood(
     Raises:
         EvaluationError: there is no such partition.
     """
-    loader = _loader(run, partition, n_molecules, batch_size or run.args.batch_size)
+    loader = partition_loader(run, partition, n_molecules, batch_size or run.args.batch_size)
     values, gains = [], []
     with torch.no_grad():
         for data in progress(loader, f"{PARTITIONS[partition]} NLL"):
-            x, h, node_mask, edge_mask, context = _inputs(run, data)
+            x, h, node_mask, edge_mask, context = batch_inputs(run, data)
             edges = edge_mask.view(len(x), -1)
             if draws == 1:
                 nll = run.model(x, h, node_mask, edges, context)  # as in qm9.losses.compute_loss_and_nll
@@ -74,13 +74,18 @@ def _mean_and_error(values: torch.Tensor) -> tuple[float, float | None]:
     return values.mean().item(), error
 
 
-def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size: int) -> DataLoader:
+def partition_loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size: int) -> DataLoader:
+    """Batches of a partition in the order of the data: all of it, or ``n_molecules``, the same ones whatever the seed.
+
+    Raises:
+        EvaluationError: there is no such partition.
+    """
     # EDM calls the validation partition of QM9 "valid" and that of GEOM-Drugs "val".
     name = {"test": "test", "val": "valid" if run.geom is None else "val"}.get(partition)
     if name is None:
         raise EvaluationError(f"there is no partition {partition!r}: choose test or val")
     loader = run.loaders[name]
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if getattr(dataset, "perm", None) is not None:
         dataset.perm = None  # EDM shuffles at loading, with the seed: the subset below should not depend on it
     if n_molecules is None or n_molecules >= len(dataset):
@@ -91,9 +96,9 @@ def _loader(run: TrainedRun, partition: str, n_molecules: int | None, batch_size
     return DataLoader(subset, batch_size=batch_size, collate_fn=loader.collate_fn)
 
 
-def _inputs(run: TrainedRun, data: dict[str, torch.Tensor]) -> tuple[Any, ...]:
+def batch_inputs(run: TrainedRun, data: dict[str, torch.Tensor]) -> tuple[Any, ...]:
     """A batch as EDM's test loop hands it to the model."""
-    to = {"device": run.device, "dtype": torch.float32}
+    to: dict[str, Any] = {"device": run.device, "dtype": torch.float32}
     node_mask = data["atom_mask"].to(**to).unsqueeze(2)
     x = import_edm("equivariant_diffusion.utils").remove_mean_with_mask(data["positions"].to(**to), node_mask)
     charges = (data["charges"] if run.args.include_charges else torch.zeros(0)).to(**to)

@@ -50,7 +50,7 @@ def training_smiles(dataset_info: dict[str, Any]) -> frozenset[str]:
 def _smiles_of(path: Path, mtime: int, size: int, name: str, atom_decoder: Sequence[str]) -> frozenset[str]:
     loaded = load_split(path.parents[1], "train", NEEDED)
     arrays = {key: loaded[key] for key in NEEDED}
-    key = {"version": _VERSION, "dataset": name, "sha256": content_hash(arrays)}
+    key: dict[str, Any] = {"version": _VERSION, "dataset": name, "sha256": content_hash(arrays)}
     cache = path.parent / f"smiles_{name}_{key['sha256'][:16]}.json"
     known = _read_cache(cache, key)
     if known is not None:

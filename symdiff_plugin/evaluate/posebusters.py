@@ -117,7 +117,7 @@ def bust(molecules: Sequence[Molecule]) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any], std: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+def posebusters_lines(found: dict[str, Any], std: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     """Label and value of each line of a table, from :func:`bust`; ``std`` has deviations in the same places."""
 
     def percent(value: float, deviation: float | None) -> str:

@@ -14,12 +14,13 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from symdiff_plugin.common.files import write_json
 from symdiff_plugin.evaluate.batch_size import choose_batch_size
-from symdiff_plugin.evaluate.evaluation import evaluate, put_in_place, write
+from symdiff_plugin.evaluate.evaluation import evaluate, put_in_place, write_evaluation
 from symdiff_plugin.evaluate.settings import difference, settings_of
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.process import sampler
@@ -54,7 +55,7 @@ def evaluate_runs(
         say: is told what is taken from earlier and what is not.
 
     Returns:
-        The summary, see :func:`summary`, and what was written.
+        The summary, see :func:`summary_of_repetitions`, and what was written.
 
     Raises:
         EvaluationError, DataError: see :func:`symdiff_plugin.evaluate.evaluation.evaluate`.
@@ -86,9 +87,9 @@ def evaluate_runs(
                 run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws, posebusters
             )
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
-            _keep(lambda new, found=found: write(found, new), folder)
+            _keep(partial(write_evaluation, found), folder)
         folders.append(folder)
-    record = summary([_read(folder) for folder in folders])
+    record = summary_of_repetitions([_read(folder) for folder in folders])
     return record, _publish(folders[0], record, run.folder, suffix)
 
 
@@ -97,7 +98,7 @@ def kept_runs(folder: Path, suffix: str = "") -> Path:
     return folder / f"evaluation{suffix}"
 
 
-def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of_repetitions(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One record of several runs: mean and sample standard deviation (ddof 1) of each metric.
 
     Args:
@@ -120,9 +121,9 @@ def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _mean_and_deviation(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first record with means for its metrics, and their deviations in the same places."""
-    mean, std = dict(records[0]), {}
+    mean, std = dict(records[0]), dict[str, Any]()
     for name in records[0]:
-        values = [record.get(name) for record in records]
+        values: list[Any] = [record.get(name) for record in records]
         if all(isinstance(value, dict) for value in values):
             mean[name], deviations = _mean_and_deviation(values)
             if deviations:

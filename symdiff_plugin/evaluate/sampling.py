@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symdiff_plugin.common.progress import counting
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.by_size import in_batches
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.molecules.molecule import Molecule, from_padded
-from symdiff_plugin.process.divergence import Watched
+from symdiff_plugin.process.divergence import DivergenceGuard
 
 
 @contextlib.contextmanager
-def watched(model: nn.Module, tick: Callable[[], Any]) -> Iterator[Watched]:
-    """Put a :class:`Watched` in the place of ``model.dynamics`` for the length of one batch."""
+def guarded(model: Any, tick: Callable[[], Any]) -> Iterator[DivergenceGuard]:
+    """Put a :class:`DivergenceGuard` in the place of ``model.dynamics`` for the length of one batch."""
     dynamics = model.dynamics
-    model.dynamics = Watched(dynamics, tick)
+    model.dynamics = DivergenceGuard(dynamics, tick)
     try:
         yield model.dynamics
     finally:
@@ -95,9 +95,14 @@ def _sample_batch(
         dataset_info = {**dataset_info, "max_n_nodes": int(sizes.max())}
     part = len(sizes) / run.sampler.calls  # a call of the network brings all molecules on alike
     calls = itertools.count()
+
+    def tick() -> None:
+        next(calls)
+        advance(part)
+
     try:
         with (
-            watched(run.model, lambda: (next(calls), advance(part))) as dynamics,
+            guarded(run.model, tick) as dynamics,
             contextlib.redirect_stdout(io.StringIO()),
             torch.no_grad(),
         ):
@@ -109,6 +114,7 @@ def _sample_batch(
         advance(-part * next(calls))
         return None
     positions = x.cpu().numpy()
+    assert dynamics.diverged is not None  # there was a call
     positions[dynamics.diverged.cpu().numpy()] = np.nan
     types = one_hot.argmax(dim=-1).cpu().numpy()
     mask = node_mask.squeeze(-1).cpu().numpy()

@@ -52,12 +52,12 @@ class TrainedRun:
 
     folder: Path
     args: argparse.Namespace
-    model: nn.Module
+    model: Any
     nodes_dist: Any
     prop_dist: Any
     property_norms: dict[str, Any]
     dataset_info: dict[str, Any]
-    loaders: dict[str, DataLoader]
+    loaders: Mapping[str, DataLoader]
     checkpoint: str | None
     geom: GeomData | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def load_run(
     )  # fmt: skip
 
 
-def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], dict[str, DataLoader]]:
+def _data(args: argparse.Namespace) -> tuple[GeomData | None, dict[str, Any], Mapping[str, DataLoader]]:
     """GEOM-Drugs, for a run on it, EDM's description of the data set and its loaders."""
     if args.dataset == "geom":
         try:

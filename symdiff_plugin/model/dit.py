@@ -16,6 +16,7 @@ rows shift, scale, gate of attention and then of the MLP, and fc1 as rows [W_s; 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,17 +104,20 @@ class DiT(nn.Module):
     def reset_parameters(self) -> None:
         """Initial weights: Xavier-uniform, the exceptions being those of DiT and of its SwiGLU."""
         xavier_uniform(self)
-        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+        times: Any = self.t_embedder.mlp  # Any: what is in a Sequential or a ModuleList, its type does not say
+        blocks: Any = self.blocks
+        final: Any = self.final_layer
+        for linear in (times[0], times[2]):
             nn.init.normal_(linear.weight, std=0.02)
-        for block in self.blocks:
+        for block in blocks:
             nn.init.zeros_(block.adaLN_modulation[1].weight)
             # The linear half starts near the constant 1, so that the gate alone decides at first.
             hidden = block.mlp.fc2.in_features
             nn.init.normal_(block.mlp.fc1.weight[hidden:], std=1e-6)
             nn.init.ones_(block.mlp.fc1.bias[hidden:])
-        if self.final_layer is not None:
-            nn.init.zeros_(self.final_layer.adaLN_modulation[1].weight)
-            nn.init.zeros_(self.final_layer.linear.weight)
+        if final is not None:
+            nn.init.zeros_(final.adaLN_modulation[1].weight)
+            nn.init.zeros_(final.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, layout: AtomLayout) -> Tensor:
         """

@@ -10,6 +10,7 @@ that is one draw of the symmetrised network (Algorithm 1, lines 3-5; Algorithm 2
 
 SymDiff-H leaves f_theta out (R = R0), a plain DiT also R0 (R = I). R0 may also be one of the molecule's PCA frames, and
 the group SO(3). The symmetrisation is :mod:`~symdiff_plugin.model.symmetrisation`'s, as for any network of one's own.
+epsilon_theta is the DiT with Psi (Algorithm 3), or a network of one's own that takes its place, ``backbone``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from symdiff_plugin.model.dit import DiT, DiTBlock, xavier_uniform
 from symdiff_plugin.model.groups import get_group, sample_haar
@@ -41,22 +41,39 @@ class DiTDynamics(nn.Module):
         architecture: sizes and switches.
         in_node_nf: nf, features of an atom (types and, if any, the charge).
         context_node_nf: context features of an atom, for conditional models.
+        backbone: epsilon_theta in the DiT's place, none of whose parameters the model has then. Called as
+            ``backbone(inputs, t, node_mask)``, with rows [x, h, context] (B, N, 3 + nf + context_node_nf), times (B,)
+            in [0, 1] and the mask (B, N, 1) of 0 and 1, it returns (B, N, 3 + nf). It should let no atom see padding,
+            nor depend on the atoms' order; what it leaves on padding, and the mean of its first three columns, is
+            taken away.
+
+    Raises:
+        ValueError: a backbone for the authors' released model, which is its DiT.
     """
 
-    def __init__(self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0) -> None:
+    def __init__(
+        self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0, backbone: nn.Module | None = None
+    ) -> None:
         super().__init__()
         a = architecture
         self.architecture = a
         self.in_node_nf = in_node_nf
         self.context_node_nf = context_node_nf
-        self.pair_embedding = GaussianPairEmbedding(a.K, a.hidden_size - a.xh_hidden_size, release=a.is_release)
-        self.xh_embedder = nn.Linear(N_DIMS + in_node_nf + context_node_nf, a.xh_hidden_size)  # W_I
-        self.dit = DiT(
-            a.hidden_size, a.depth, a.num_heads, a.mlp_ratio,
-            out_features=N_DIMS + in_node_nf, dropout=a.mlp_dropout,
-        )  # fmt: skip
-        xavier_uniform(self.xh_embedder)
-        xavier_uniform(self.pair_embedding)
+        self.backbone = backbone
+        if backbone is not None and a.is_release:
+            raise ValueError(f"compat={a.compat!r} is for the released models: they take no backbone")
+        self._has_psi = backbone is None or a.frame == "learned"  # f_theta sees it too
+        if self._has_psi:
+            self.pair_embedding = GaussianPairEmbedding(a.K, a.hidden_size - a.xh_hidden_size, release=a.is_release)
+        if backbone is None:
+            self.xh_embedder = nn.Linear(N_DIMS + in_node_nf + context_node_nf, a.xh_hidden_size)  # W_I
+            self.dit = DiT(
+                a.hidden_size, a.depth, a.num_heads, a.mlp_ratio,
+                out_features=N_DIMS + in_node_nf, dropout=a.mlp_dropout,
+            )  # fmt: skip
+            xavier_uniform(self.xh_embedder)
+        if self._has_psi:
+            xavier_uniform(self.pair_embedding)
         self._compiled: tuple[str, str] | None = None
         self._layouts = LayoutCache()
 
@@ -118,14 +135,20 @@ class DiTDynamics(nn.Module):
         """
         self._check(t, xh, node_mask, context)
         layout = self._layouts(node_mask)
-        t = _times(t, xh) * self.architecture.time_scale  # (B,), or (1,) if it is the same for all
+        times = _times(t, xh)  # (B,), or (1,) if it is the same for all
+        t = times * self.architecture.time_scale
         x, h = xh[..., :N_DIMS], xh[..., N_DIMS:]
-        psi = self.pair_embedding(layout.pack(x), layout)  # (T, n_emb), O(3)-invariant: serves every R
+        packed = layout.pack(x)
+        # (T, n_emb), O(3)-invariant: serves every R. Of no columns where nothing sees it.
+        psi = self.pair_embedding(packed, layout) if self._has_psi else packed[:, :0]
         R = self.rotation(x, psi, t, layout, R0, eta)
 
         def epsilon(x: Tensor) -> tuple[Tensor, Tensor]:
             inputs = torch.cat([x, h] if context is None else [x, h, context], dim=-1)
-            out = layout.unpack(self.network(layout.pack(inputs), psi, t, layout))  # (B, N, 3 + nf)
+            if self.backbone is None:
+                out = layout.unpack(self.network(layout.pack(inputs), psi, t, layout))  # (B, N, 3 + nf)
+            else:
+                out = self._of_backbone(self.backbone, inputs, times.expand(len(x)), node_mask)
             return remove_mean(out[..., :N_DIMS], node_mask), out[..., N_DIMS:]
 
         vectors, features = epsilon(x) if R is None else symmetrise(epsilon, R, x)
@@ -136,6 +159,15 @@ class DiTDynamics(nn.Module):
         with self.autocast(inputs):
             z = torch.cat([self.xh_embedder(inputs), psi], dim=-1)  # (T, n_z + n_emb)
             return self.dit(z, t, layout).to(inputs.dtype)
+
+    def _of_backbone(self, backbone: nn.Module, inputs: Tensor, times: Tensor, node_mask: Tensor) -> Tensor:
+        """(B, N, 3 + nf), zero on padding, from rows [x, h, context] (B, N, 3 + nf + context) and times (B,)."""
+        with self.autocast(inputs):
+            out = backbone(inputs, times, node_mask)
+        wanted = (*inputs.shape[:2], N_DIMS + self.in_node_nf)
+        if out.shape != wanted:
+            raise ValueError(f"the backbone must give {wanted}, 3 + in_node_nf columns, not {tuple(out.shape)}")
+        return out.to(inputs.dtype) * node_mask.to(inputs.dtype)
 
     def autocast(self, like: Tensor) -> AbstractContextManager[None]:
         """Where the networks, and nothing of the geometry, compute in ``architecture.precision``."""
@@ -170,7 +202,8 @@ class DiTDynamics(nn.Module):
         The bfloat16 copies of the weights are then made once, not at every call: autocast keeps them until its
         outermost block ends, and this is a block around the calls' own. Not for training.
         """
-        with autocast(self.pair_embedding.means.device.type, enabled=False):
+        device = next(self.parameters(), torch.empty(0)).device
+        with autocast(device.type, enabled=False):
             yield
 
     def rotation(
@@ -196,7 +229,7 @@ class DiTDynamics(nn.Module):
             raise ValueError(f"t must be ({len(xh)}, 1) or have one element, not {tuple(t.shape)}")
         if not t.is_floating_point():
             raise ValueError(f"t must be times in [0, 1], not {t.dtype}: divide the number of a step by T")
-        dtype = self.xh_embedder.weight.dtype
+        dtype = self.xh_embedder.weight.dtype if self.backbone is None else xh.dtype
         for name, tensor in (("xh", xh), ("context", context)):
             if tensor is not None and tensor.dtype != dtype:
                 raise ValueError(f"{name} must be {dtype}, as the weights are, not {tensor.dtype}")
@@ -208,11 +241,13 @@ class SymDiffDynamics(DiTDynamics):
     Args:
         architecture: its ``frame`` is ``learned`` (gamma = sym_{gamma_0}(f_theta)) or ``haar`` (gamma = gamma_0), with
             gamma_0 its ``base``, on its ``group``: with ``so3`` it is equivariant under SE(3).
-        in_node_nf, context_node_nf: as for :class:`DiTDynamics`.
+        in_node_nf, context_node_nf, backbone: as for :class:`DiTDynamics`.
     """
 
-    def __init__(self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0) -> None:
-        super().__init__(architecture, in_node_nf, context_node_nf)
+    def __init__(
+        self, architecture: Architecture, in_node_nf: int, context_node_nf: int = 0, backbone: nn.Module | None = None
+    ) -> None:
+        super().__init__(architecture, in_node_nf, context_node_nf, backbone)
         a = architecture
         self.group = get_group(a.group)
         self.f_theta: LearnedRotation | None = None
@@ -264,19 +299,22 @@ def _times(t: Tensor, xh: Tensor) -> Tensor:
     in the stride of an expanded element; the values are looked at where no device has to be waited for.
     """
     shared = t.numel() == 1 or t.stride(0) == 0
-    if not shared and t.device.type == "cpu" and not torch.is_grad_enabled() and not isinstance(t, FakeTensor):
+    if not shared and t.device.type == "cpu" and not torch.is_grad_enabled():
         shared = len(set(t.flatten().tolist())) == 1
     t = t.to(xh.dtype).reshape(-1)
     return t[:1] if shared else t
 
 
-def build_dynamics(name: str, in_node_nf: int, context_node_nf: int = 0, **overrides: Any) -> DiTDynamics:
+def build_dynamics(
+    name: str, in_node_nf: int, context_node_nf: int = 0, backbone: nn.Module | None = None, **overrides: Any
+) -> DiTDynamics:
     """The dynamics of the preset ``name``.
 
     Args:
-        name: one of :data:`symdiff_plugin.PRESETS`.
+        name: one of :data:`~symdiff_plugin.presets.PRESETS`.
         in_node_nf: nf, the number of atom types plus one if charges are modelled (6 for QM9).
         context_node_nf: number of context features of an atom; 0 for an unconditional model.
+        backbone: a network of one's own in the DiT's place, see :class:`DiTDynamics`.
         **overrides: fields of :class:`symdiff_plugin.presets.Architecture`.
 
     Returns:
@@ -288,4 +326,4 @@ def build_dynamics(name: str, in_node_nf: int, context_node_nf: int = 0, **overr
     """
     architecture = get_architecture(name, **overrides)
     dynamics = DiTDynamics if architecture.frame == "none" else SymDiffDynamics
-    return dynamics(architecture, in_node_nf, context_node_nf)
+    return dynamics(architecture, in_node_nf, context_node_nf, backbone)

@@ -148,7 +148,7 @@ class _Inputs:
 
 def _elements(group: Group, x: Tensor) -> list[Tensor]:
     """Two elements for each molecule; of O(d), a rotation and a reflection."""
-    kind = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
+    kind: dict[str, Any] = {"device": x.device, "dtype": torch.promote_types(x.dtype, torch.float32)}
     first, second = (sample_haar(x.shape[:-2], group.dims, special=True, **kind) for _ in range(2))
     return [first, second if group.special else -second if group.dims == 3 else second.flip(-1)]
 
@@ -214,7 +214,7 @@ class _Moments:
             raise NotEquivariantError(f"{self.what} is not finite")
         if not self.n:
             self.chosen = _chosen(entries.shape[-1]).to(entries.device)
-            self.sums = [0.0] * 4
+            self.sums = [entries.new_zeros(())] * 4
         n = len(self.chosen)
         some = entries[..., self.chosen]
         powers = (entries, entries.square())

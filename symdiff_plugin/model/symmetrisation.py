@@ -187,5 +187,8 @@ class LearnedRotation(nn.Module):
         Returns:
             (B, 3, 3) in O(3) (SO(3) if ``special``), of t's dtype.
         """
-        a = self.matrix(features, t, layout)
+        return self.orthogonalise(self.matrix(features, t, layout))
+
+    def orthogonalise(self, a: Tensor) -> Tensor:
+        """The element of the group that Gram-Schmidt makes of :meth:`matrix`, (..., 3, 3)."""
         return gram_schmidt(a.mT, self.special).mT if self.orthogonalise_rows else gram_schmidt(a, self.special)

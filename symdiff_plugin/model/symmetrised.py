@@ -17,6 +17,7 @@ sym_{gamma_0}(sym_{f1}(k)), or, with ``returns="frame"``, as its base or frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ class Symmetrised(nn.Module):
             raise ValueError(f"unknown base {base!r}; choose one of {', '.join(BASES)}, or give a sampler")
         self.group = get_group(group)
         self.returns = check_kinds(returns)
-        self.takes = check_kinds(dict(takes or {}))
+        self.takes = dict(takes or {})
+        check_kinds(self.takes)
         self.network = _module(network)
         frames = () if frame is None else (frame,) if callable(frame) else frame
         self.frames = nn.ModuleList(map(_module, frames))
@@ -94,7 +96,7 @@ class Symmetrised(nn.Module):
 
         Args:
             x: (\*batch, N, d), of a floating-point type. In bfloat16 or float16, R is drawn and applied in float32.
-            *args, **kwargs: of the network and the frames.
+            \*args, \*\*kwargs: of the network and the frames.
             mask: (\*batch, N) or (\*batch, N, 1), true or 1 at atoms; None: all are. It is the network's to keep its
                 padding at zero.
 
@@ -122,7 +124,7 @@ class Symmetrised(nn.Module):
             raise ValueError(f"R0 must be {(*x.shape[:-2], d, d)}, not {tuple(R0.shape)}")
         R = R0.to(_geometry(x))
         for frame in self.frames:
-            R = symmetrise(lambda y, f=frame, R=R: self._frame(f, R, y, args, mask, kwargs), R, x, "frame")
+            R = symmetrise(partial(self._frame, frame, R, args, mask, kwargs), R, x, "frame")
         return R
 
     def given_draws(self, x: Tensor, *args: Any, R0: Tensor, mask: Tensor | None = None, **kwargs: Any) -> Any:
@@ -141,7 +143,7 @@ class Symmetrised(nn.Module):
         return f"group={self.group}, base={base}, returns={self.returns}"
 
     def _frame(
-        self, frame: nn.Module, R: Tensor, y: Tensor, args: tuple[Any, ...], mask: Tensor | None, kwargs: dict[str, Any]
+        self, frame: nn.Module, R: Tensor, args: tuple[Any, ...], mask: Tensor | None, kwargs: dict[str, Any], y: Tensor
     ) -> Tensor:
         return self._element("frame", frame(y, *args, **_with(mask, self._turned_back(R, kwargs))), y)
 

@@ -43,8 +43,9 @@ def bonded_pairs(molecule: Molecule, tolerance: float = TOLERANCE) -> np.ndarray
 
 
 def count_pieces(n_atoms: int, pairs: np.ndarray) -> int:
-    """Number of connected pieces of the graph of ``n_atoms`` atoms with the bonds ``pairs``, (n_bonds, 2)."""
+    """Number of connected pieces of the graph of ``n_atoms`` atoms with the bonds ``pairs``, (n_bonds, 2 or more)."""
     if n_atoms == 0:
         return 0
-    graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms))
+    first, second = pairs[:, :2].T.astype(np.int32)  # with int64 SciPy 1.11 answers 0
+    graph = csr_array((np.ones(len(pairs)), (first, second)), shape=(n_atoms, n_atoms))
     return int(connected_components(graph, directed=False, return_labels=False))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -21,7 +22,9 @@ from symdiff_plugin.molecules.molecule import Molecule
 from symdiff_plugin.molecules.sdf import Record, to_rdkit, write_records
 
 RULE = "RDKit's DetermineBondOrders (charge 0) and sanitisation; bonds below 1.15 x the sum of RDKit's covalent radii"
-_TRIALS = {"maxIterations": 1000} if "maxIterations" in DetermineBondOrders.__doc__ else {}  # RDKit of 2025 or newer
+_TRIALS: dict[str, Any] = {}
+if "maxIterations" in str(DetermineBondOrders.__doc__):  # RDKit of 2025 or newer
+    _TRIALS["maxIterations"] = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +69,7 @@ def perceive(molecule: Molecule) -> Perceived:
     return Perceived(found.GetMol(), smiles, pieces, True)
 
 
-def canonical_smiles(molecule: Molecule) -> str | None:
-    """The SMILES of one neutral, connected, finite molecule, or None if it is not valid."""
-    return perceive(molecule).smiles
-
-
-def fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
+def perceived_fractions(perceived: Sequence[Perceived]) -> dict[str, float]:
     """``connected``, ``validity`` and ``non_finite`` over the molecules, ``uniqueness`` over the valid ones.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,9 +103,9 @@ def write_picture(
     dpi = 100
     page = np.ones((height, width, 3))
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
 
-    def write(x: float, y: float, text: str, points: float, **style: object) -> Text:
+    def write(x: float, y: float, text: str, points: float, **style: Any) -> Text:
         return figure.text(x / width, 1 - y / height, text, fontsize=points * cell / 320, va="center", **style)
 
     for index, molecule in enumerate(molecules):
@@ -120,8 +121,8 @@ def write_picture(
         text, good = captions[index] if captions else ("", False)
         formula = molecule.formula.translate(SUBSCRIPTS)
         label = write(middle, top + cell + 0.2 * below, formula, 15, ha="center", color=INK)
-        extent = label.get_window_extent(figure.canvas.get_renderer()).width
-        label.set_fontsize(label.get_fontsize() * min(1, 0.94 * cell / extent))  # 16 elements are a long formula
+        extent = label.get_window_extent(canvas.get_renderer()).width
+        label.set_fontsize(float(label.get_fontsize()) * min(1, 0.94 * cell / extent))  # 16 elements are a long formula
         if text:
             write(middle, top + cell + 0.58 * below, text, 12.5, ha="center", color=GOOD if good else FAINT)
     if title:

@@ -21,7 +21,8 @@ from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.molecule import Molecule
 
 ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
-WIDEST_V2000 = 9999.0  # Angstrom; its ten columns hold a sign and four decimals besides
+# Angstrom; the ten columns of V2000 hold a sign and four decimals besides. RDKit of 2024 does not look, today's does.
+WIDEST_V2000 = 9999.0
 
 
 def to_rdkit(molecule: Molecule, bonds: np.ndarray) -> Chem.Mol:
@@ -55,9 +56,12 @@ class Judged(Protocol):
         smiles: of the largest fragment; None where RDKit cannot sanitise it.
     """
 
-    bonds: np.ndarray
-    words: str
-    smiles: str | None
+    @property
+    def bonds(self) -> np.ndarray: ...
+    @property
+    def words(self) -> str: ...
+    @property
+    def smiles(self) -> str | None: ...
 
 
 def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdicts: Sequence[Judged]) -> int:
@@ -66,7 +70,7 @@ def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], verdi
     A record's title is the molecule's place in ``molecules``, from 0, which is its frame in ``molecules.xyz``; its
     properties are ``verdict`` (:attr:`Judged.words`) and ``SMILES`` (of the largest fragment, absent where RDKit
     cannot sanitise the molecule). Coordinates are in Angstrom with four decimals (V2000), or, of a molecule that
-    flew too far apart for that, with six (V3000).
+    flew too far apart for that, with six (V3000), as also of more than 999 atoms.
 
     Args:
         path: the file; it is replaced if it exists.
@@ -119,12 +123,11 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> in
         for record in records:
             mol = Chem.Mol(record.mol)
             mol.SetProp("_Name", str(record.place))
+            mol.SetProp("verdict", record.verdict)
+            if record.smiles:
+                mol.SetProp("SMILES", record.smiles)
             mol.UpdatePropertyCache(strict=False)  # the valences, which the writer asks for
             far = bool((np.abs(mol.GetConformer().GetPositions()) > WIDEST_V2000).any())
-            file.write(Chem.MolToMolBlock(mol, includeStereo=False, kekulize=record.kekulize, forceV3000=far))
-            file.write(f"> <verdict>\n{record.verdict}\n\n")
-            if record.smiles:
-                file.write(f"> <SMILES>\n{record.smiles}\n\n")
-            file.write("$$$$\n")
+            file.write(Chem.SDWriter.GetText(mol, kekulize=record.kekulize, force_v3000=far))
             written += 1
     return written

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 ALL = slice(None)
 
@@ -35,7 +34,7 @@ class AtomLayout:
         counts: (B, 1) number of atoms of each molecule, at least 1 and of the mask's dtype, to divide by.
 
     Building it reads the sizes on the host: the one time in a batch that the host waits for a device. Where there is
-    nothing to read, on the ``meta`` device and of fake tensors, every atom is taken for real.
+    nothing to read, on the ``meta`` device, every atom is taken for real.
 
     Raises:
         ValueError: the mask has another shape.
@@ -53,8 +52,7 @@ class AtomLayout:
         sizes = real.sum(1)
         self.counts = sizes.clamp(min=1).to(dtype)[:, None]
         self._sizes, order = sizes.sort(stable=True)  # as the molecules are packed
-        readable = not (node_mask.is_meta or isinstance(node_mask, FakeTensor))
-        on_host = self._sizes.tolist() if readable else [length] * batch
+        on_host = [length] * batch if node_mask.is_meta else self._sizes.tolist()
         self.buckets = tuple((len(list(group)), n) for n, group in groupby(on_host))
         self.tokens = sum(on_host)
         places = _places(real[order], self.tokens)
@@ -173,13 +171,13 @@ class LayoutCache:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Tensor, int, AtomLayout] | None = None
+        self._last: tuple[Tensor, int | None, AtomLayout] | None = None
 
     def __call__(self, node_mask: Tensor) -> AtomLayout:
         # One read and one write of a tuple: DataParallel's replicas share this object between threads.
-        last = self._last
-        if last is None or last[0] is not node_mask or last[1] != node_mask._version:
-            last = self._last = (node_mask, node_mask._version, AtomLayout(node_mask))
+        last, version = self._last, _version(node_mask)
+        if last is None or version is None or last[0] is not node_mask or last[1] != version:
+            last = self._last = (node_mask, version, AtomLayout(node_mask))
         return last[2]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayoutCache:
@@ -187,6 +185,17 @@ class LayoutCache:
 
     def __reduce__(self) -> tuple[type[LayoutCache], tuple[()]]:
         return LayoutCache, ()
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often the tensor was written to in place; None where it does not say, as one of ``torch.inference_mode``.
+
+    PyTorch has no public name for this counter.
+    """
+    try:
+        return tensor._version  # noqa: SLF001
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def remove_mean(x: Tensor, node_mask: Tensor) -> Tensor:

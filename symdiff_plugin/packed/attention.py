@@ -105,8 +105,8 @@ class _BySlices(torch.autograd.Function):
             q, k, v = _contiguous(tokens, (b, n), 3, num_heads)
             (g,) = _contiguous(grads, (b, n), 1, num_heads)
             p = _softmax(q, k)
-            grad_p = torch.bmm(g, v.mT)
-            grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(1 / math.sqrt(q.shape[-1]))
+            grad_s = _products(g, v).mul_(p)  # p grad_p / sqrt(d), and from here on that of the scores
+            grad_s.addcmul_(p, grad_s.sum(-1, keepdim=True), value=-1)
             out = q.new_empty(3, *q.shape)
             torch.bmm(grad_s, k, out=out[0])
             torch.bmm(grad_s.mT, q, out=out[1])
@@ -138,5 +138,9 @@ def _contiguous(tokens: Tensor, shape: tuple[int, int], parts: int, num_heads: i
 
 def _softmax(q: Tensor, k: Tensor) -> Tensor:
     """(B, n, d), (B, n, d) -> softmax(q k^T / sqrt(d)), (B, n, n)."""
-    products = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=1 / math.sqrt(q.shape[-1]))
-    return torch.softmax(products, dim=-1)
+    return torch.softmax(_products(q, k), dim=-1)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """(B, n, d), (B, n, d) -> a b^T / sqrt(d), (B, n, n)."""
+    return torch.baddbmm(a.new_empty(()), a, b.mT, beta=0, alpha=1 / math.sqrt(a.shape[-1]))

@@ -62,7 +62,7 @@ class _ModulatedNorm(torch.autograd.Function):
         # With a weight and a bias, even trivial ones, the CPU's kernel is three times as fast as without.
         shared = scale.shape[0] == 1
         weight, bias = (gain[0], shift[0]) if shared else (x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
-        for rows in row_slices(*x.shape, x.device):
+        for rows in row_slices(len(x), x.shape[1], x.device):
             y, mean[rows], rstd[rows] = torch.native_layer_norm(x[rows], x.shape[-1:], weight, bias, EPS)
             if not shared:
                 y = torch.addcmul(layout.expand(shift, rows), y, layout.expand(gain, rows), out=y)
@@ -77,7 +77,7 @@ class _ModulatedNorm(torch.autograd.Function):
         x, mean, rstd, gain = ctx.saved_tensors
         layout = ctx.layout
         grad_x, grad_shift, grad_scale = torch.empty_like(x), torch.zeros_like(gain), torch.zeros_like(gain)
-        for rows in row_slices(*x.shape, x.device):
+        for rows in row_slices(len(x), x.shape[1], x.device):
             g = grad[rows].to(x.dtype)
             layout.add_to(grad_shift, g, rows)
             layout.add_to(grad_scale, (x[rows] - mean[rows]).mul_(rstd[rows]).mul_(g), rows)
@@ -94,7 +94,7 @@ class _GatedSum(torch.autograd.Function):
         ctx.save_for_backward(gate, h)
         ctx.layout = layout
         out = torch.empty_like(x)
-        for rows in row_slices(*x.shape, x.device):
+        for rows in row_slices(len(x), x.shape[1], x.device):
             torch.addcmul(x[rows], layout.expand(gate, rows), h[rows].to(x.dtype), out=out[rows])
         return out
 
@@ -104,7 +104,7 @@ class _GatedSum(torch.autograd.Function):
         gate, h = ctx.saved_tensors
         layout = ctx.layout
         grad_gate, grad_h = torch.zeros_like(gate), torch.empty_like(h)
-        for rows in row_slices(*h.shape, h.device):
+        for rows in row_slices(len(h), h.shape[1], h.device):
             g = grad[rows]
             layout.add_to(grad_gate, g * h[rows], rows)
             torch.mul(g, layout.expand(gate, rows), out=grad_h[rows])

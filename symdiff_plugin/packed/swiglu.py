@@ -47,7 +47,7 @@ class _Gated(torch.autograd.Function):
         ctx.save_for_backward(halves)
         gate, value = halves.chunk(2, dim=-1)
         out = halves.new_empty(gate.shape)
-        for rows in row_slices(*gate.shape, gate.device):
+        for rows in row_slices(len(gate), gate.shape[1], gate.device):
             torch.mul(F.silu(gate[rows]), value[rows], out=out[rows])
         return out
 
@@ -58,7 +58,7 @@ class _Gated(torch.autograd.Function):
         gate, value = halves.chunk(2, dim=-1)
         out = torch.empty_like(halves)
         to_gate, to_value = out.chunk(2, dim=-1)
-        for rows in row_slices(*gate.shape, gate.device):
+        for rows in row_slices(len(gate), gate.shape[1], gate.device):
             g = grad[rows]
             torch.mul(F.silu(gate[rows]), g, out=to_value[rows])
             torch.ops.aten.silu_backward(g * value[rows], gate[rows], grad_input=to_gate[rows])

@@ -9,9 +9,9 @@ from pathlib import Path
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 
 
-def _parser() -> OneLineParser:
+def _parser(prog: str) -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.pretrained",
+        prog=prog,
         description="Pretrained models: what there is, and how one is made from a run.",
         allow_abbrev=False,
     )
@@ -26,9 +26,9 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.pretrained") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
 
     from symdiff_plugin.common.errors import EvaluationError

@@ -23,7 +23,7 @@ from symdiff_plugin.model.dynamics import build_dynamics
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
 from symdiff_plugin.process.schedule import schedule_of
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model
-from symdiff_plugin.training.checkpoint import FILE_NAME, load
+from symdiff_plugin.training.checkpoint import FILE_NAME, load_checkpoint
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.size_histogram import histogram
@@ -185,7 +185,7 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
         record["epochs"] = epochs
         record["steps"] = _steps(run, epochs)
         for key in ("seconds", "train_seconds", "train_cpu_seconds"):  # the first counts the evaluations too
-            spent = [row.get(key) for row in rows]
+            spent: list[Any] = [row.get(key) for row in rows]
             record[key] = None if None in spent else round(sum(spent), 1)
         record["lr"] = _learning_rates(rows)
         record |= {key: rows[-1].get(key) for key in ("train_loss", "val_nll", "test_nll")}
@@ -195,7 +195,7 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
 def _epochs(run: Path, rows: list[dict[str, Any]], weights: str) -> int:
     """Epochs of training behind the weights; 0 where the history has none that was tested."""
     if weights == FILE_NAME:
-        return load(run / FILE_NAME, mmap=True)["epoch"]
+        return load_checkpoint(run / FILE_NAME, mmap=True)["epoch"]
     tested = [row for row in rows if row.get("val_nll") is not None]
     return min(tested, key=lambda row: row["val_nll"])["epoch"] + 1 if tested else 0
 

@@ -8,9 +8,10 @@ molecules of EDM's own ``sample``: the draws have the same shapes and order. A t
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.sampler import Sampler
@@ -29,7 +30,7 @@ def centred_noise(node_mask: Tensor, n_features: int) -> Tensor:
     Returns:
         (B, N, 3 + n_features).
     """
-    like = {"device": node_mask.device, "dtype": node_mask.dtype}
+    like: dict[str, Any] = {"device": node_mask.device, "dtype": node_mask.dtype}
     x = torch.randn(*node_mask.shape[:2], N_DIMS, **like) * node_mask
     h = torch.randn(*node_mask.shape[:2], n_features, **like) * node_mask  # a draw of its own, as in EDM
     return torch.cat([remove_mean(x, node_mask), h], dim=-1)
@@ -43,7 +44,7 @@ def padded_mask(sizes: Tensor, dtype: torch.dtype = torch.float32, length: int |
 
 @torch.no_grad()
 def sample(
-    dynamics: nn.Module,
+    dynamics: Any,
     schedule: NoiseSchedule,
     node_mask: Tensor,
     n_types: int,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 DIVERGED = 1e8
 
 
-class Watched(nn.Module):
+class DivergenceGuard(nn.Module):
     """A dynamics whose diverged molecules are noted and silenced: the noise predicted for them is zero.
 
     One molecule with NaN would fail EDM's assertion that positions are centred (``--debug_checks``) for its whole
@@ -29,7 +29,7 @@ class Watched(nn.Module):
             finite or absurdly large; None before the first call.
     """
 
-    def __init__(self, dynamics: nn.Module, tick: Callable[[], Any]) -> None:
+    def __init__(self, dynamics: Any, tick: Callable[[], Any]) -> None:
         super().__init__()
         self.dynamics = dynamics
         self.tick = tick

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +12,14 @@ from torch import Tensor
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.sampler import Sampler
+from symdiff_plugin.process.sampling_step import sampling
 from symdiff_plugin.process.schedule import Level, tabulated
 from symdiff_plugin.process.step_rules import Prediction
 from symdiff_plugin.process.walk import from_epsilon, last, walk
 
 
 @functools.cache
-def with_sampler(edms: type, chosen: Sampler) -> type:
+def with_sampler(edms: Any, chosen: Sampler) -> Any:
     """A class like ``edms`` that samples by ``chosen``.
 
     Args:
@@ -27,9 +27,10 @@ def with_sampler(edms: type, chosen: Sampler) -> type:
         chosen: the sampler.
     """
 
-    class Diffusion(edms):  # type: ignore[misc, valid-type]
+    class Diffusion(edms):
         sampler = chosen
 
+        @sampling
         @torch.no_grad()
         def sample(
             self, n_samples: int, n_nodes: int, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None,
@@ -37,11 +38,11 @@ def with_sampler(edms: type, chosen: Sampler) -> type:
         ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
             """As EDM's: x (B, N, 3) and h, with ``fix_noise`` one noise for all molecules."""
             given = (node_mask, edge_mask, context)
-            with getattr(self.dynamics, "sampling", contextlib.nullcontext)():
-                z = last(self._walk(1 if fix_noise else n_samples, n_nodes, *given))
-                x, h = self.sample_p_xh_given_z0(z, *given, fix_noise=fix_noise)
+            z = last(self._walk(1 if fix_noise else n_samples, n_nodes, *given))
+            x, h = self.sample_p_xh_given_z0(z, *given, fix_noise=fix_noise)
             return remove_mean(x, node_mask), h
 
+        @sampling
         @torch.no_grad()
         def sample_chain(
             self, n_samples: int, n_nodes: int, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None,
@@ -50,10 +51,9 @@ def with_sampler(edms: type, chosen: Sampler) -> type:
             """As EDM's: (frames * B, N, 3 + nf), the result first; of no more frames than there are steps."""
             given, steps = (node_mask, edge_mask, context), self.sampler.intervals
             frames: list[Any] = [None] * min(keep_frames or steps, steps)
-            with getattr(self.dynamics, "sampling", contextlib.nullcontext)():
-                for done, z in enumerate(self._walk(n_samples, n_nodes, *given), 1):
-                    frames[(steps - done) * len(frames) // steps] = self.unnormalize_z(z, node_mask)
-                x, h = self.sample_p_xh_given_z0(z, *given)
+            for done, z in enumerate(self._walk(n_samples, n_nodes, *given), 1):
+                frames[(steps - done) * len(frames) // steps] = self.unnormalize_z(z, node_mask)
+            x, h = self.sample_p_xh_given_z0(z, *given)
             frames[0] = torch.cat([x, h["categorical"], h["integer"]], dim=2)
             return torch.stack(frames).view(n_samples * len(frames), *z.size()[1:])
 

@@ -43,14 +43,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
 def importance_weighted_nll(
-    model: nn.Module,
+    model: Any,
     x: Tensor,
     h: dict[str, Tensor],
     node_mask: Tensor,

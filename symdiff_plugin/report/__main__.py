@@ -6,13 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 
+if TYPE_CHECKING:
+    from symdiff_plugin.report.data_statistics import MoleculeStatistics
 
-def _parser() -> argparse.ArgumentParser:
+
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m symdiff_plugin.report",
+        prog=prog,
         description="Set evaluated runs beside the paper's tables.",
         epilog="Writes report.md, tables.tex, report.json, report.html and PNG files. Without --over_seeds every run "
         "has a row of its own. Without RUN the tables are the paper's, with the sizes of the models counted here.",
@@ -27,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_plugin.report") -> int:
     """The command line. Returns the exit status: 0, 2 for bad input, 1 for what the machine lacks."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
 
     # Imported here so that --help and a wrong option answer at once.
+    from symdiff_plugin.report.data_statistics import geom_reference, qm9_reference
     from symdiff_plugin.report.folders import ReportError, read_runs
-    from symdiff_plugin.report.reference import geom_reference, qm9_reference
     from symdiff_plugin.report.write import write_report
 
     # The report itself lies in outputs/ by default, and a file there is no run.
@@ -45,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.folders and not runs:
         return refuse(parser.prog, "no folder holds an evaluated run: python -m symdiff_plugin.evaluate makes one", 2)
     try:
-        references = {}
+        references: dict[tuple[str, str | None], tuple[MoleculeStatistics, str]] = {}
         if any(run.dataset == "qm9" for run in runs) and (found := qm9_reference(options.datadir)):
             references["qm9", None] = found
-        if any(run.dataset == "geom" for run in runs) and (found := geom_reference(options.data_file)):
-            *statistics, name = found
-            references["geom", name] = tuple(statistics)
+        if any(run.dataset == "geom" for run in runs) and (geom := geom_reference(options.data_file)):
+            statistics, source, name = geom
+            references["geom", name] = statistics, source
         written = write_report(options.out, runs, skipped, references, options.over_seeds)
     except ReportError as error:
         return refuse(parser.prog, error, 2)

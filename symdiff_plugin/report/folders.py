@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from symdiff_plugin.common.files import read_json
 from symdiff_plugin.data.schema import SPLIT_SIZES
@@ -39,7 +39,7 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class EvaluatedRun:
     """One folder.
 
     Attributes:
@@ -183,12 +183,12 @@ class Run:
         return "" if wanted in (None, self.config["args"].get(flag)) else f" (the preset: {wanted})"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a finite number, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[tuple[Path, str]]]:
+def read_runs(folders: Sequence[str | Path]) -> tuple[list[EvaluatedRun], list[tuple[Path, str]]]:
     """Read every folder that can be read.
 
     Args:
@@ -206,7 +206,7 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[tuple[Path
     return runs, skipped
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> EvaluatedRun:
     """Read one folder.
 
     Raises:
@@ -228,7 +228,7 @@ def read_run(folder: Path) -> Run:
     own = metrics.get("data_set")  # of another data set than the paper's: no row of its tables
     if metrics.get("kind") == "data":
         key, label = ("data", "Data") if own is None else (None, f"Data, {own}")
-        return Run(folder, key, label, {}, metrics, [], [], *_molecules(folder))
+        return EvaluatedRun(folder, key, label, {}, metrics, [], [], *_molecules(folder))
     try:
         config = read_configuration(folder)
     except FileNotFoundError as error:
@@ -241,8 +241,8 @@ def read_run(folder: Path) -> Run:
     key, label = _identify(config)
     if own is not None:
         key, label = None, f"{label}, {own}"
-    rows = [_history(folder / name) for name in (HISTORY, TRAIN_LOSS)]
-    return Run(folder, key, label, config, metrics, *rows, *_molecules(folder))
+    history, losses = (_history(folder / name) for name in (HISTORY, TRAIN_LOSS))
+    return EvaluatedRun(folder, key, label, config, metrics, history, losses, *_molecules(folder))
 
 
 def _identify(config: dict[str, Any]) -> tuple[str | None, str]:

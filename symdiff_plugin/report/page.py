@@ -10,11 +10,8 @@ from pathlib import Path
 from symdiff_plugin.report.render import BLANK, NO_RUNS, NOT_RUN, caption, column_head, source_words
 from symdiff_plugin.report.tables import Row, Table
 
-# Nothing may be fetched: a browser refuses it even if a script tried. plotly.js compiles its shaders' glue at run time.
-_POLICY = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
-    "worker-src blob:"
-)
+# Nothing may be fetched: a browser refuses it even if a script tried.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 _STYLE = """
 :root { --ink: #1d2126; --faint: #6b727c; --rule: #dfe2e6; --ours: #0b5c8a; --tint: #eef6fb; }
@@ -57,7 +54,7 @@ p.footnote { margin: .5rem 0 0; }
 img { display: block; max-width: 100%; height: auto; margin: .6rem 0 1.4rem; }
 .viewer { border: 1px solid var(--rule); border-radius: 6px; background: #fff; padding: .8rem 1rem; }
 .controls label { margin-right: 1rem; } select, button { font: inherit; padding: .15rem .5rem; max-width: 22rem; }
-#molecule3d { height: 460px; }
+#molecule3d { display: block; width: 100%; height: 460px; cursor: grab; touch-action: none; }
 """
 
 
@@ -72,7 +69,7 @@ def page(
     Args:
         tables: from :func:`symdiff_plugin.report.tables.build_tables`.
         pictures: heading and PNG file of each plot.
-        viewer: HTML of the molecules in 3D, or of what stands in its place; "" leaves the section out.
+        viewer: HTML of the molecules in 3D; "" leaves the section out.
         skipped: (folder, reason) of what is not in the report.
 
     Raises:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.molecules.picture import write_picture
-from symdiff_plugin.report.folders import Run, is_number
-from symdiff_plugin.report.reference import Statistics, count, total_variation
+from symdiff_plugin.report.data_statistics import MoleculeStatistics, count, total_variation
+from symdiff_plugin.report.folders import EvaluatedRun, is_number
 
 PICTURED = 10
 BONDS = ("C-H", "C-C", "C-N", "C-O")
@@ -25,7 +25,7 @@ DPI = 130
 NLL_TICKS = (-200, -150, -100, -50, 0, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6)
 
 
-def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
+def learning_curves(path: Path, runs: Sequence[EvaluatedRun]) -> bool:
     """Training loss by epoch, validation NLL by epoch and by hours of training, a line a run.
 
     False, and no file, if there is no history.
@@ -40,8 +40,8 @@ def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
         for axes, at, key in (
             (left, epochs, "train_loss"), (middle, epochs, "val_nll"), (right, run.training_hours, "val_nll"),
         ):  # fmt: skip
-            values = [row.get(key) for row in run.history]
-            points = [(x, y) for x, y in zip(at, values, strict=True) if is_number(x) and is_number(y)]
+            points = [(x, row.get(key)) for x, row in zip(at, run.history, strict=True)]
+            points = [(x, y) for x, y in points if is_number(x) and is_number(y)]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=4, **style)
     left.set(xlabel="epochs", ylabel="training loss", title="Training loss")
@@ -62,7 +62,7 @@ def learning_curves(path: Path, runs: Sequence[Run]) -> bool:
     return True
 
 
-def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, str] | None) -> bool:
+def distributions(path: Path, runs: Sequence[EvaluatedRun], reference: tuple[MoleculeStatistics, str] | None) -> bool:
     """Sizes, atom types and bond lengths of samples beside the data's. False, and no file, if there are no samples.
 
     The number in the legend is the total variation distance of the sizes and of the atom types to the data's.
@@ -95,8 +95,8 @@ def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, 
                 f" (TV sizes {total_variation(statistics.sizes, reference[0].sizes):.3f}, "
                 f"types {total_variation(statistics.types, reference[0].types):.3f})"
             )
-        at = range(min(statistics.sizes), max(statistics.sizes) + 1)
-        axes[0].plot(at, [statistics.sizes[size] / total for size in at], label=name, **style)
+        counts = range(min(statistics.sizes), max(statistics.sizes) + 1)
+        axes[0].plot(list(counts), [statistics.sizes[n] / total for n in counts], label=name, **style)
     for kind, ax in zip(BONDS, axes[2:], strict=True):
         everything = [statistics.bonds.get(kind, []) for _, statistics, _ in found]
         truth_lengths = reference[0].bonds.get(kind, []) if reference is not None else []
@@ -105,7 +105,8 @@ def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, 
         if not len(pooled):
             ax.text(0.5, 0.5, "no such bond", transform=ax.transAxes, ha="center", color=REFERENCE)
             continue
-        edges = np.linspace(*np.quantile(pooled, [0.001, 0.999]) + np.array([-0.02, 0.02]), 61)
+        shortest, longest = np.quantile(pooled, [0.001, 0.999])
+        edges = np.linspace(shortest - 0.02, longest + 0.02, 61)
         if len(truth_lengths):
             ax.hist(truth_lengths, edges, density=True, color=REFERENCE)
         for lengths, (_, _, style) in zip(everything, found, strict=True):
@@ -118,7 +119,7 @@ def distributions(path: Path, runs: Sequence[Run], reference: tuple[Statistics, 
     return True
 
 
-def sample_grid(path: Path, run: Run) -> bool:
+def sample_grid(path: Path, run: EvaluatedRun) -> bool:
     """A grid of the run's samples, evenly taken rather than the best. False, and no file, if it has none."""
     if not run.molecules or run.is_data:
         return False
@@ -135,7 +136,7 @@ def spread(total: int, wanted: int) -> list[int]:
     return list(dict.fromkeys(i * total // wanted for i in range(wanted))) if total else []
 
 
-def _name(run: Run) -> str:
+def _name(run: EvaluatedRun) -> str:
     return f"{run.label} ({run.folder.name})"
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from symdiff_plugin.common import paper
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS
-from symdiff_plugin.report.counted import counted
-from symdiff_plugin.report.folders import Run, is_number
+from symdiff_plugin.report.folders import EvaluatedRun, is_number
+from symdiff_plugin.report.model_sizes import counted_sizes
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ GEOM_FOOTNOTE = "The paper's GeoLDM and EDM are of one evaluation run."
 GEOLDM_FOOTNOTE = "GeoLDM: the paper prints GeoLM here. The paper's authors could not run GeoLDM and EDM on their GPU."
 
 
-def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
+def build_tables(runs: Sequence[EvaluatedRun], over_seeds: bool = False) -> list[Table]:
     """All tables: first that of all runs, if there are any, then the paper's.
 
-    Parameters and sizes of models that were not run are counted (:func:`symdiff_plugin.report.counted.counted`).
+    Parameters and sizes of models that were not run are counted (:mod:`symdiff_plugin.report.model_sizes`).
 
     Args:
         runs: from :func:`symdiff_plugin.report.folders.read_runs`.
@@ -117,7 +117,7 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
             (ddof 1) over the runs; without it every run has a line of its own, and a standard deviation is that over
             its evaluation runs.
     """
-    ours: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+    ours: dict[tuple[str, str | None], list[EvaluatedRun]] = defaultdict(list)
     for run in runs:
         ours[run.dataset, run.key].append(run)
     costs = {**paper.OTHER_QM9_COSTS, **paper.QM9_COSTS}
@@ -137,7 +137,7 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_5.items()}, ()),
         ("6", "The EDM models for QM9", (PARAMETERS, *EGNN_SIZES),
          {key: (row[0], [_paper(row[1], "M"), *map(_paper, row[2:])]) for key, row in paper.TABLE_6.items()},
-         () if "parameters" in counted("edm", "qm9") else (NO_EDM_FOOTNOTE,)),
+         () if "parameters" in counted_sizes("edm", "qm9") else (NO_EDM_FOOTNOTE,)),
         ("7", "Seconds per epoch, sampling time and vRAM on GEOM-Drugs", (PARAMETERS, EPOCH, SAMPLE, MEMORY),
          {key: (cost.label, _costs(cost)) for key, cost in geom_costs.items()}, (COST_FOOTNOTE, GEOLDM_FOOTNOTE)),
         ("8", "Finetuning a pretrained DiT on QM9", QUALITY,
@@ -157,9 +157,9 @@ def build_tables(runs: Sequence[Run], over_seeds: bool = False) -> list[Table]:
     return tables
 
 
-def _all_runs(runs: Sequence[Run], over_seeds: bool) -> Table:
+def _all_runs(runs: Sequence[EvaluatedRun], over_seeds: bool) -> Table:
     """A row for every run, whether or not the paper has one for its model."""
-    groups: dict[Any, list[Run]] = defaultdict(list)
+    groups: dict[Any, list[EvaluatedRun]] = defaultdict(list)
     for run in runs:
         groups[(run.dataset, run.key, run.label) if run.key else run.folder].append(run)
     columns = (PARAMETERS, *QUALITY, EPOCH, SAMPLE)
@@ -173,7 +173,7 @@ def _all_runs(runs: Sequence[Run], over_seeds: bool) -> Table:
 
 def star_footnote() -> str:
     """Why our SymDiff* is larger than the paper's, with our parameters counted."""
-    numbers = counted("symdiff_star", "qm9")
+    numbers = counted_sizes("symdiff_star", "qm9")
     f_theta = numbers["parameters"] - numbers["epsilon_theta"]
     return (
         "SymDiff*: the paper's Table 2 says 117.8M parameters, which is 115.6M and the base model's f_theta of 2.2M; "
@@ -195,25 +195,25 @@ def command_for(key: str, dataset: str = "qm9") -> str:
 
 
 def _our_rows(
-    runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column], over_seeds: bool, dataset: str
+    runs: Sequence[EvaluatedRun], key: str | None, label: str, columns: Sequence[Column], over_seeds: bool, dataset: str
 ) -> list[Row]:
     if not runs:
         command = command_for(key, dataset) if key else ""
         if not command:
             return []
-        known = counted(key, dataset)
+        known = counted_sizes(key, dataset)
         cells = tuple(_cell(known.get(column.key), None, column) for column in columns)
         if all(cell.text for cell in cells):
             return [Row(key, label, "ours", cells, COUNTED_NOTE)]
         return [Row(key, label, "missing", cells, command=command)]
-    experiments: dict[Any, list[Run]] = defaultdict(list)
+    experiments: dict[Any, list[EvaluatedRun]] = defaultdict(list)
     for run in runs:
         pooled = over_seeds and key != "data"  # splits are no repetitions of one another
         experiments[run.repeats if pooled else run].append(run)
     return [_our_row(same, key, label, columns) for same in experiments.values()]
 
 
-def _our_row(runs: Sequence[Run], key: str | None, label: str, columns: Sequence[Column]) -> Row:
+def _our_row(runs: Sequence[EvaluatedRun], key: str | None, label: str, columns: Sequence[Column]) -> Row:
     """The row of one run, or of several that repeat one experiment."""
     if len(runs) > 1:
         cells = tuple(_over_runs(runs, column) for column in columns)
@@ -226,7 +226,7 @@ def _our_row(runs: Sequence[Run], key: str | None, label: str, columns: Sequence
     return Row(key, label, "ours", tuple(_cell(*_measured(run, column.key), column) for column in columns), note)
 
 
-def _measured(run: Run, key: str) -> tuple[float | None, float | None]:
+def _measured(run: EvaluatedRun, key: str) -> tuple[float | None, float | None]:
     """A run's value for a column, and the standard deviation over its evaluation runs, in the table's unit."""
     other: dict[str, Callable[[], Any]] = {
         "parameters": lambda: run.parameters.get("total"),
@@ -249,7 +249,7 @@ def _measured(run: Run, key: str) -> tuple[float | None, float | None]:
     )
 
 
-def _over_runs(runs: Sequence[Run], column: Column) -> Cell:
+def _over_runs(runs: Sequence[EvaluatedRun], column: Column) -> Cell:
     values = [value for value, _ in (_measured(run, column.key) for run in runs) if value is not None]
     if not values:
         return Cell()

@@ -23,7 +23,7 @@ class ArgumentsError(ValueError):
     exit_status = 2
 
 
-def read(path: Path) -> argparse.Namespace:
+def read_args_pickle(path: Path) -> argparse.Namespace:
     """The arguments in an ``args.pickle``.
 
     Raises:

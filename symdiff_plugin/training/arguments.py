@@ -80,20 +80,21 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             action.type = FLAGS[action.dest].kind
     defaults = {action.dest: action.default for action in parser._actions if action.default != argparse.SUPPRESS}
     given = _given(parser, argv)
-    path, record = _checkpoint_to_resume(parser, {**defaults, **given})
-    before = None if record is None else record["args"]
+    resumed = _checkpoint_to_resume(parser, {**defaults, **given})
+    before: dict[str, Any] = {} if resumed is None else resumed[1]["args"]
 
-    model = given.get("model", defaults["model"] if before is None else before["model"])
-    if before is None and model in PRESETS:
-        defaults |= _preset_defaults(model, {**defaults, **given})
-    elif before is not None:
+    model = given.get("model", before.get("model", defaults["model"]))
+    if resumed is None:
+        if model in PRESETS:
+            defaults |= _preset_defaults(model, {**defaults, **given})
+    else:
         if before["model"] in PRESETS:
             defaults |= _preset_defaults(before["model"], {**defaults, **before})
         defaults |= {name: before[name] for name in FLAGS if name in before and FLAGS[name].resumed != "anew"}
-        folder = path.resolve().parent
+        folder = resumed[0].resolve().parent
         defaults["exp_name"] = folder.name if folder.parent == Path("outputs").resolve() else before["exp_name"]
     args = argparse.Namespace(**{**defaults, **given, **sampler.chosen(given, defaults), "model": model})
-    args.resume_from = None if path is None else str(path)
+    args.resume_from = None if resumed is None else str(resumed[0])
     if args.keep_checkpoints is None:
         args.keep_checkpoints = not is_plugin_model(args)
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
@@ -111,7 +112,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             f"{_names(parser, idle)}: of f_theta, which --model {model} with --frame {args.frame} lacks; leave it out, "
             "or choose --frame learned",
         )
-    args.resumed = [] if record is None else _what_changes(parser, path, record, {**defaults, **before}, args)
+    args.resumed = [] if resumed is None else _what_changes(parser, *resumed, {**defaults, **before}, args)
     _check_combinations(parser, args)
     try:
         sampler.Sampler.of(vars(args), args.diffusion_steps)
@@ -119,7 +120,8 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         _refuse(parser, str(error))
     if is_plugin_model(args):
         try:
-            init_from.check(args, get_architecture(args.model, **architecture_overrides(args)), before)
+            architecture = get_architecture(args.model, **architecture_overrides(args))
+            init_from.check_initial_weights(args, architecture, before or None)
         except init_from.InitError as error:
             _refuse(parser, str(error))
     _check_data(parser, args)
@@ -153,21 +155,21 @@ def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[
 
 def _checkpoint_to_resume(
     parser: argparse.ArgumentParser, values: dict[str, Any]
-) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint that ``--resume`` asks for and what is in it; None, None for a run that starts afresh."""
+) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that ``--resume`` asks for and what is in it; None for a run that starts afresh."""
     if values["resume"] is None:
-        return None, None
+        return None
     if values["resume"] == "auto":
         name = values["exp_name"]
         if name == parser.get_default("exp_name") and values["model"] in PRESETS:
             name = values["model"]
-        path = checkpoint.find(Path("outputs") / name)
+        path = checkpoint.find_checkpoint(Path("outputs") / name)
         if not path.exists():
-            return None, None
+            return None
     else:
-        path = checkpoint.find(values["resume"])
+        path = checkpoint.find_checkpoint(values["resume"])
     try:
-        record = checkpoint.load(path, mmap=True)
+        record = checkpoint.load_checkpoint(path, mmap=True)
     except checkpoint.CheckpointError as error:
         _refuse(parser, str(error))
     if fault := flag_table.fault(record["args"]):
@@ -183,7 +185,7 @@ def _what_changes(
     args: argparse.Namespace,
 ) -> list[str]:
     """What every start of the run so far changed, a line each; a change that the run does not bear is refused."""
-    changed = flag_table.differences(before, vars(args))
+    changed = flag_table.changed_settings(before, vars(args))
     words = {name: f"{_names(parser, [name])} {old} -> {new}" for name, (old, new) in changed.items()}
     if refused := [name for name in changed if FLAGS[name].resumed == "same"]:
         _refuse(
@@ -228,7 +230,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
         "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
-    sampler.add_flags(everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}")
+    sampler.add_sampler_flags(
+        everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}"
+    )
     if _is_geom(parser):
         geom.add_flags(everyone)
     ours = parser.add_argument_group(f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's.")
@@ -303,7 +307,7 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
         )
 
 
-def _identify_data(parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any] | None) -> None:
+def _identify_data(parser: argparse.ArgumentParser, args: argparse.Namespace, before: dict[str, Any]) -> None:
     """Set ``data_sha256``, None where EDM will download the data; a run that goes on must find what it began with."""
     flag = "--data_file" if args.dataset == "geom" else "--datadir"
     place = getattr(args, flag.removeprefix("--"))
@@ -311,7 +315,7 @@ def _identify_data(parser: argparse.ArgumentParser, args: argparse.Namespace, be
         args.data_sha256 = (sampled_hash if args.dataset == "geom" else data_hash)(place)
     except (OSError, zipfile.BadZipFile):
         args.data_sha256 = None
-    known = None if before is None else before.get("data_sha256")
+    known = before.get("data_sha256")
     if known and args.data_sha256 and known != args.data_sha256:
         was = before.get(flag.removeprefix("--"))
         _refuse(

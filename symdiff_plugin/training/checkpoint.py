@@ -60,7 +60,7 @@ class TrainingState:
     best_nll: tuple[float, float] = NO_NLL
 
 
-def find(path: str | Path) -> Path:
+def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that ``path``, a run's folder or the file itself, stands for; it need not be there."""
     path = Path(path)
     return path if path.suffix == ".pt" else path / FILE_NAME
@@ -81,8 +81,8 @@ def why_missing(path: Path, last: str | None = None) -> str:
         rows, saves = [], True
     tested = [row["val_nll"] for row in rows if "val_nll" in row]
     again = "train again with a smaller --lr, and check the data"
-    go_on = f"go on with the training (--resume {folder})" if find(folder).is_file() else "train it"
-    if last is not None and find(folder).is_file():
+    go_on = f"go on with the training (--resume {folder})" if find_checkpoint(folder).is_file() else "train it"
+    if last is not None and find_checkpoint(folder).is_file():
         go_on = f"take those of the last epoch with {last}, or {go_on}"
     if not saves:
         return f"{path} is missing: the run was trained with --save_model False; train again without it"
@@ -93,7 +93,7 @@ def why_missing(path: Path, last: str | None = None) -> str:
     return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"
 
 
-def save(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
+def save_checkpoint(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
     """Write a checkpoint.
 
     Args:
@@ -133,7 +133,7 @@ def save_atomically(record: Any, path: str | Path) -> None:
             raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is executed.
 
     Args:
@@ -183,7 +183,7 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
     Raises:
         CheckpointError: it is missing, damaged or of another model.
     """
-    record = load(path)
+    record = load_checkpoint(path)
     kept = [{k: v for k, v in group.items() if k in _NOT_RESTORED} for group in state.optim.param_groups]
     try:
         # Before they are loaded, because torch puts the counts of steps where the implementation needs them.
@@ -193,14 +193,15 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         if state.model_ema is not state.model:
             state.model_ema.load_state_dict(record["model_ema"] or record["model"])
         state.optim.load_state_dict(record["optim"])
-        queue, best_nll = list(map(float, record["queue"])), (*map(float, record["best_nll"]),)
+        queue = list(map(float, record["queue"]))
+        best_val, test_then = map(float, record["best_nll"])
         set_rng_state(record["rng"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is of another model than --model {args.model} with these flags: give the flags it was trained with"
         ) from error
     state.queue.items[:] = queue
-    state.best_nll = best_nll
+    state.best_nll = best_val, test_then
     return record["epoch"]
 
 
@@ -232,11 +233,18 @@ def carry_along(source: Path, target: Path, args: Namespace) -> None:
 
 def rng_state() -> dict[str, Any]:
     """The state of torch's (CPU and every GPU), NumPy's and Python's global generators."""
-    name, keys, *rest = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    keys = numpy["state"]["key"].astype(np.int64)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "numpy": [
+            numpy["bit_generator"],
+            torch.from_numpy(keys),
+            numpy["state"]["pos"],
+            numpy["has_gauss"],
+            numpy["gauss"],
+        ],
         "python": random.getstate(),
     }
 

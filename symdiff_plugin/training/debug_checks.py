@@ -6,6 +6,10 @@ EGNN's output is NaN: some ten host reads a step in training as in sampling. Not
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,6 +25,17 @@ def enable_checks(enabled: bool = True) -> None:
     """Make the checks from now on, in this process; or, with False, leave them out."""
     global _enabled
     _enabled = enabled
+
+
+def debug_check(check: Callable[..., None]) -> Callable[..., None]:
+    """Decorate an assertion of EDM's: it is made only while :func:`checking`."""
+
+    @functools.wraps(check)
+    def made(*args: Any, **kwargs: Any) -> None:
+        if checking():
+            check(*args, **kwargs)
+
+    return made
 
 
 def zeros_if_nan(velocity: Tensor) -> Tensor:

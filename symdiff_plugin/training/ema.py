@@ -30,13 +30,17 @@ def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
         model: of the same architecture.
         beta: the weight of the old average, in [0, 1).
     """
-    frozen = getattr(model, "frozen_parameters", frozenset())
+    frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
     moving = [name not in frozen for name, _ in model.named_parameters()]
-    pairs = [list(compress(module.parameters(), moving)) for module in (average, model)]
+    pairs: list[list[Tensor]] = [list(compress(module.parameters(), moving)) for module in (average, model)]
     for averages, currents in _chunks(*pairs):
-        scaled = torch._foreach_mul(currents, 1 - beta)
-        torch._foreach_mul_(averages, beta)
-        torch._foreach_add_(averages, scaled)
+        if hasattr(torch, "_foreach_mul"):  # no public name yet; for a GPU, where every kernel counts
+            scaled = torch._foreach_mul(currents, 1 - beta)  # noqa: SLF001
+            torch._foreach_mul_(averages, beta)
+            torch._foreach_add_(averages, scaled)
+        else:
+            for old, new in zip(averages, currents, strict=True):
+                old.mul_(beta).add_(new * (1 - beta))
 
 
 def _chunks(averages: list[Tensor], currents: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:

@@ -42,14 +42,14 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
         if kind is not None:
             action.type, action.metavar = kind, kind.metavar
-    sampler.add_flags(parser.add_argument)
+    sampler.add_sampler_flags(parser.add_argument)
     options = parser.parse_args(argv)
     _sampling.clear()
     _sampling.update((name, getattr(options, name)) for name in sampler.KINDS)
     return options
 
 
-def run_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
+def script_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
     """The arguments of the run in ``folder``, to be sampled as :func:`parse` was told.
 
     See :func:`symdiff_plugin.training.released.run_arguments`.
@@ -80,7 +80,7 @@ def classifier_arguments(folder: str) -> argparse.Namespace:
         ArgumentsError: they are missing or damaged.
     """
     try:
-        return args_pickle.read(Path(folder) / args_pickle.FILE_NAME)
+        return args_pickle.read_args_pickle(Path(folder) / args_pickle.FILE_NAME)
     except args_pickle.ArgumentsError as error:
         where = "--classifiers_path is the folder of qm9/property_prediction/main_qm9_prop.py's run"
         raise args_pickle.ArgumentsError(f"{error} ({where})") from error

@@ -133,15 +133,16 @@ FLAGS: dict[str, Flag] = {
     **{name: Flag(kind, _OURS) for name, kind in ARCHITECTURE_KINDS.items()},
     "precision": Flag(ARCHITECTURE_KINDS["precision"], _OURS, "free"),
     "weight_decay": Flag(real("[0, inf)"), _OURS),
+    "f_theta_lr": Flag(real("(0, inf)"), _OURS),
     "clip_norm": Flag(optional(real("(0, inf]")), _OURS),  # None: infinity, as JSON has it
     "freeze_epsilon": Flag(BOOLEAN, _OURS),
-    "init_from": Flag(optional(TEXT), _OURS, "anew"),  # init_from.check compares it: a path may be written otherwise
+    "init_from": Flag(optional(TEXT), _OURS, "anew"),  # check_initial_weights compares it, however written
     "fused": Flag(BOOLEAN, _OURS, "free"),
     "compile": Flag(choice(*COMPILE_MODES), _OURS, "free"),
 }
 
 # Those of f_theta, which SymDiff-H and a plain DiT do without.
-F_THETA = tuple(name for name in ARCHITECTURE_KINDS if name.startswith(("enc_", "dec_", "noise_")))
+F_THETA = (*(name for name in ARCHITECTURE_KINDS if name.startswith(("enc_", "dec_", "noise_"))), "f_theta_lr")
 
 # What --help says of our models' flags.
 HELP = {
@@ -166,6 +167,7 @@ HELP = {
     "group": "what the model is equivariant under: o3, or so3, rotations without reflections, which keeps chirality",
     "base": "the law of R0: the Haar measure, or pca, one of the molecule's principal frames with random signs",
     "weight_decay": "of AdamW",
+    "f_theta_lr": "learning rate of f_theta, in --lr; less than 1 keeps f_theta from becoming a constant",
     "clip_norm": "largest gradient norm; inf does not clip",
     "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
     "of the others",
@@ -191,7 +193,7 @@ def fault(values: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The flags, save those of one start, that two runs' arguments have otherwise: (before, now) by name."""
     found = {}
     for name, flag in FLAGS.items():

@@ -43,6 +43,8 @@ class History:
         clock: wall-clock time in seconds, from any beginning.
         cpu_clock: seconds that the process has computed, on all its cores: on a machine shared with others they are
             what a budget can be counted in.
+        more: called with the number of the step when a line of ``train_loss.jsonl`` is due; what it returns goes into
+            that line, and the last of an epoch into the epoch's.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class History:
         epoch: int = 0,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
+        more: Callable[[int], dict[str, float]] = lambda step: {},
     ) -> None:
         self.folder = folder
         self.every = every
@@ -61,7 +64,7 @@ class History:
         steps = _keep_before(folder / TRAIN_LOSS, epoch)
         _keep_before(folder / HISTORY, epoch)
         self._step = steps[-1]["step"] if steps else 0
-        self._clock, self._cpu_clock = clock, cpu_clock
+        self._clock, self._cpu_clock, self._more = clock, cpu_clock, more
         self.start_epoch()
 
     def __call__(self, record: dict[str, Any]) -> None:
@@ -96,7 +99,9 @@ class History:
         if self._losses:
             self._step += len(self._losses)
             loss = sum(read(*self._losses)) / len(self._losses)
-            self._append(TRAIN_LOSS, {"step": self._step, "epoch": self.epoch, "loss": loss})
+            more = self._more(self._step)
+            self._row.update(more)
+            self._append(TRAIN_LOSS, {"step": self._step, "epoch": self.epoch, "loss": loss, **more})
             self._losses = []
 
     def _append(self, name: str, row: dict[str, Any]) -> None:

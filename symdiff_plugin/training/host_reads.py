@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +16,14 @@ from torch import Tensor
 _INPUTS = ("positions", "one_hot", "charges", "atom_mask", "edge_mask")
 
 
-def read(*scalars: Tensor | float) -> list[float]:
-    """The values of ``scalars``, tensors of one element on one device, in a single transfer; floats are passed on."""
+def read(*scalars: Tensor | float) -> list[np.float64]:
+    """The values of ``scalars``, tensors of one element on one device, in a single transfer; floats are passed on.
+
+    NumPy's float64 is a float that also has ``item()``, which EDM's report calls.
+    """
     tensors = [scalar.detach().reshape(()) for scalar in scalars if isinstance(scalar, Tensor)]
-    if not tensors:
-        return list(scalars)
-    values = iter(torch.stack(tensors).tolist())
-    return [next(values) if isinstance(scalar, Tensor) else scalar for scalar in scalars]
+    values = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [np.float64(next(values) if isinstance(scalar, Tensor) else scalar) for scalar in scalars]
 
 
 class Arriving:

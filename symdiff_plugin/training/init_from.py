@@ -17,7 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symdiff_plugin.common.weights import mismatch, read_state_dict
 from symdiff_plugin.presets import PRESETS, Architecture
@@ -39,7 +39,7 @@ class InitError(ValueError):
     """Weights that a run cannot start from; the message is one line, with the remedy."""
 
 
-def find(path: str | Path) -> Path:
+def find_initial_weights(path: str | Path) -> Path:
     """The file of weights that ``path``, the folder of a run or the file itself, stands for.
 
     Raises:
@@ -55,7 +55,7 @@ def find(path: str | Path) -> Path:
     return path
 
 
-def check(args: Namespace, architecture: Architecture, resumed: dict[str, Any] | None) -> None:
+def check_initial_weights(args: Namespace, architecture: Architecture, resumed: dict[str, Any] | None) -> None:
     """Complete and check what a run's arguments say of ``--init_from`` and ``--freeze_epsilon``.
 
     Sets ``init_from`` (None without one) and ``init_from_sha256``, the hash of the file of weights.
@@ -91,13 +91,13 @@ def check(args: Namespace, architecture: Architecture, resumed: dict[str, Any] |
         if args.freeze_epsilon:
             raise InitError("--freeze_epsilon True needs trained weights to freeze: give --init_from as well")
         return
-    path = find(given)
+    path = find_initial_weights(given)
     _check_configuration(path, args, architecture)
-    read_weights(path)
+    read_initial_weights(path)
     args.init_from_sha256 = _sha256(path)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_initial_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a network's dynamics in a file of weights, on the CPU, without EDM's prefix; nothing is executed.
 
     Raises:
@@ -113,7 +113,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def initialise(args: Namespace, model: nn.Module) -> None:
+def initialise(args: Namespace, model: Any) -> None:
     """Load the weights of ``args.init_from`` into the network; nothing without one, or if the run is resumed.
 
     Args:
@@ -126,8 +126,8 @@ def initialise(args: Namespace, model: nn.Module) -> None:
     given = getattr(args, "init_from", None)
     if given is None or getattr(args, "resume_from", None) is not None:
         return
-    path = find(given)
-    weights = read_weights(path)
+    path = find_initial_weights(given)
+    weights = read_initial_weights(path)
     if _sha256(path) != args.init_from_sha256:
         raise InitError(f"{path} has changed since this run began: start again once that run is finished")
     wanted = model.dynamics.state_dict()
@@ -143,7 +143,7 @@ def initialise(args: Namespace, model: nn.Module) -> None:
     print(f"Starting from the weights of {path} ({len(weights)} tensors)")
 
 
-def freeze(model: nn.Module) -> None:
+def freeze(model: Any) -> None:
     """Freeze all of EDM's diffusion model but f_theta (DiT-FT-Freeze).
 
     Psi is an input of f_theta as well as of epsilon_theta (one evaluation serves both). It belongs to the trained DiT,

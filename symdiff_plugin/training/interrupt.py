@@ -22,7 +22,7 @@ def explain_interrupts(folder: Path) -> None:
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if not issubclass(kind, KeyboardInterrupt):
             report(kind, error, traceback)
-        elif checkpoint.find(folder).exists():
+        elif checkpoint.find_checkpoint(folder).exists():
             print(f"interrupted; --resume {folder} goes on from the last checkpoint", file=sys.stderr)
         else:
             print("interrupted before the first checkpoint; start again", file=sys.stderr)

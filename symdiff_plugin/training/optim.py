@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.training.arguments import is_plugin_model
-from symdiff_plugin.training.checkpoint import find
+from symdiff_plugin.training.checkpoint import find_checkpoint
 from symdiff_plugin.training.host_reads import Arriving, read
 
 MAX_SKIPPED = 10
@@ -33,16 +34,23 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """AdamW with amsgrad at ``args.lr`` and ``args.weight_decay``; None for EDM's models, which have their own.
 
     It is torch's fused implementation unless ``args.fused`` is False. It is not given what
-    :func:`symdiff_plugin.training.init_from.freeze` froze.
+    :func:`symdiff_plugin.training.init_from.freeze` froze. f_theta's rate is ``args.f_theta_lr`` times ``args.lr``, for
+    Gram-Schmidt does not see the scale of f_theta's matrix, which grows the faster the higher the rate, until f_theta
+    turns no more (:mod:`symdiff_plugin.model.learned_gamma`).
     """
     if not is_plugin_model(args):
         return None
-    frozen = getattr(model, "frozen_parameters", frozenset())
-    parameters = [parameter for name, parameter in model.named_parameters() if name not in frozen]
-    fused = getattr(args, "fused", True) and {parameter.device.type for parameter in parameters} <= _FUSED
+    frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
+    factor = getattr(args, "f_theta_lr", 1.0)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name not in frozen:
+            groups.setdefault(factor if ".f_theta." in f".{name}" else 1.0, []).append(parameter)
+    fused = getattr(args, "fused", True) and {p.device.type for group in groups.values() for p in group} <= _FUSED
     return torch.optim.AdamW(
-        parameters, lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None
-    )
+        [{"params": group, "lr": times * args.lr} for times, group in groups.items()],
+        lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None,
+    )  # fmt: skip
 
 
 def clip_gradients(
@@ -76,8 +84,8 @@ def clip_gradients(
         most = args.clip_norm if args.clip_grad else math.inf  # with inf every gradient is multiplied by 1
         norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=most)
         values = [norm, *(loss.detach() for loss in losses)]
-    if optim.param_groups[0].get("fused"):
-        optim.found_inf = (~values[0].isfinite()).float()  # as torch's GradScaler has a fused optimiser skip a step
+    if optim.param_groups[0].get("fused") and _heeds_found_inf(values[0].device):
+        optim.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
     else:
         values = read(*values)
         if not math.isfinite(values[0]):
@@ -86,6 +94,20 @@ def clip_gradients(
                 parameter.grad = None
     skipped_steps(queue).add(values[0], args)
     return values
+
+
+@cache
+def _heeds_found_inf(device: torch.device) -> bool:
+    """Whether the fused AdamW skips a step on the device by itself, as torch's GradScaler has it do.
+
+    PyTorch has no public name for that; one which no longer heeds this one would set every weight to NaN.
+    """
+    weight = torch.zeros(1, device=device, requires_grad=True)
+    optim = torch.optim.AdamW([weight], fused=True)
+    weight.grad = torch.ones_like(weight)
+    optim.found_inf = torch.ones((), device=device)  # type: ignore[attr-defined]
+    optim.step()
+    return not weight.any()
 
 
 def skipped_steps(queue: Any) -> SkippedSteps:
@@ -143,7 +165,8 @@ class SkippedSteps:
 
     def _stop(self, args: Any) -> NoReturn:
         folder = Path("outputs") / args.exp_name
-        go_on = f"Continue from the last checkpoint (--resume {folder})" if find(folder).is_file() else "Start again"
+        there = find_checkpoint(folder).is_file()
+        go_on = f"Continue from the last checkpoint (--resume {folder})" if there else "Start again"
         raise SystemExit(
             f"Stopped: {self.in_a_row} steps in a row without a finite gradient. {go_on} with a smaller --lr (now "
             f"{args.lr:g}), and check the data."

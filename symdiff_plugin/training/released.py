@@ -88,7 +88,7 @@ def run_arguments(folder: str | Path) -> Namespace:
     Raises:
         ArgumentsError: they are missing, damaged, impossible, or of a model that the plugin does not have.
     """
-    args = args_pickle.read(Path(folder) / args_pickle.FILE_NAME)
+    args = args_pickle.read_args_pickle(Path(folder) / args_pickle.FILE_NAME)
     model = getattr(args, "model", None)
     for name, value in _MISSING.items():
         setattr(args, name, getattr(args, name, value))

@@ -24,6 +24,7 @@ from symdiff_plugin.presets import PRESETS, get_architecture
 from symdiff_plugin.training import checkpoint
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.training.checkpoint import TrainingState
+from symdiff_plugin.training.gamma_history import GammaHistory
 from symdiff_plugin.training.history import History
 from symdiff_plugin.training.interrupt import explain_interrupts
 from symdiff_plugin.training.optim import skipped_steps
@@ -54,7 +55,8 @@ class Run:
                 self._go_on(Path(resume_from), state)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / CONFIG, describe(args, state.model))
-            self.history = History(self.folder, args.n_report_steps, args.start_epoch)
+            more = GammaHistory(state.model.dynamics)
+            self.history = History(self.folder, args.n_report_steps, args.start_epoch, more=more)
         except OSError as error:
             raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
         except ValueError as error:  # a checkpoint or a history that cannot be used
@@ -122,7 +124,7 @@ class Run:
         try:
             self.history.end_epoch(self.args.lr)
             if self.args.save_model and (due or last):
-                checkpoint.save(path, state, self.args, epoch + 1)
+                checkpoint.save_checkpoint(path, state, self.args, epoch + 1)
                 self._saved = now
         except OSError as error:
             raise SystemExit(
@@ -134,7 +136,7 @@ class Run:
             print(f"Trained; the results are in {self.folder}")
 
 
-def describe(args: Namespace, model: nn.Module) -> dict[str, Any]:
+def describe(args: Namespace, model: Any) -> dict[str, Any]:
     """The resolved configuration of a run, for ``config.json``.
 
     Args:

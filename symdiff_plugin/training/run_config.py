@@ -37,9 +37,9 @@ def _fault(record: dict[str, Any]) -> str | None:
     for name, kind in _WORDS.items():
         if not isinstance(record.get(name), kind):
             return f"its {name} is {str(record[name])[:60]}"
-    for name, kind in _TABLES.items():
+    for name, each in _TABLES.items():
         table = {} if record.get(name) is None else record[name]
-        if not isinstance(table, dict) or not all(isinstance(value, kind) for value in table.values()):
+        if not isinstance(table, dict) or not all(isinstance(value, each) for value in table.values()):
             return f"its {name} is {str(table)[:60]}"
     found = flag_table.fault(record["args"])
     return f"its {found[0]} {found[1]}" if found else None

@@ -1,4 +1,4 @@
-"""Numbers of atoms: the histogram of a run's training data, and log p(N) looked up on a batch's own device."""
+"""Numbers of atoms: the histogram of a run's training data, log p(N) on a batch's own device, the nearest size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.training.debug_checks import checking
+
+_sizes_said: set[int] = set()
 
 
 def histogram(args: Any, n_nodes: Mapping[int, int]) -> dict[int, int]:
@@ -29,6 +31,20 @@ def histogram(args: Any, n_nodes: Mapping[int, int]) -> dict[int, int]:
 def commonest(n_nodes: Mapping[int, int]) -> int:
     """The number of atoms that most molecules have: 19 in QM9 (9 without hydrogen), 44 in GEOM-Drugs, as EDM has it."""
     return max(n_nodes, key=lambda size: (n_nodes[size], -size))
+
+
+class NearestSize(dict[int, Any]):
+    """EDM's distributions of one property by number of atoms: of one that the data lack, the nearest one's.
+
+    Of two that are as near it is the smaller. Each number of atoms that is missing is reported once.
+    """
+
+    def __missing__(self, n_nodes: int) -> Any:
+        nearest = min(self, key=lambda size: (abs(size - n_nodes), size))
+        if n_nodes not in _sizes_said:
+            _sizes_said.add(n_nodes)
+            print(f"No training molecule has {n_nodes} atoms: its property is drawn from those with {nearest}")
+        return self[nearest]
 
 
 class LogProbabilities:

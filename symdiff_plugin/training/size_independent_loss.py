@@ -23,6 +23,8 @@ class PaddedSizes(nn.Module):
         batches: of the training.
     """
 
+    table: Tensor
+
     def __init__(self, batches: SizeBucketedBatches) -> None:
         super().__init__()
         inverse = expected_inverse_size(batches.sizes.numpy(), batches.batch_size)
@@ -36,7 +38,7 @@ class PaddedSizes(nn.Module):
         return self.table[node_mask.sum((1, 2)).long()]
 
 
-def attach(diffusion: nn.Module, loader: DataLoader) -> None:
+def attach_sizes(diffusion: nn.Module, loader: DataLoader) -> None:
     """Give EDM's diffusion model the sizes that go with the batches of ``loader``, if it sorts them by size."""
     batches = loader.batch_sampler
     if isinstance(batches, SizeBucketedBatches) and len(batches.sizes) >= batches.batch_size:
@@ -50,7 +52,7 @@ def begin_step(diffusion: nn.Module, batch: Mapping[str, Tensor]) -> None:
         sizes.whole = len(batch["atom_mask"]) == sizes.batch_size
 
 
-def padded_size(diffusion: nn.Module, node_mask: Tensor) -> Tensor | int:
+def loss_size(diffusion: nn.Module, node_mask: Tensor) -> Tensor | int:
     """What the l2 loss divides by: (B,) for batches sorted by size, else N.
 
     Args:

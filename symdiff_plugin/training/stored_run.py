@@ -62,7 +62,7 @@ def read_weights(
     path = folder / name
     if name == checkpoints.FILE_NAME:
         try:
-            record = checkpoints.load(path)
+            record = checkpoints.load_checkpoint(path)
         except checkpoints.CheckpointError as error:
             raise EvaluationError(str(error)) from error
         return record["model"] if record["model_ema"] is None else record["model_ema"]

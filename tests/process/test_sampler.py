@@ -9,7 +9,7 @@ import sys
 import pytest
 from exact import SCHEDULE
 
-from symdiff_plugin.process.sampler import FAST_STEPS, HELP, KINDS, Sampler, add_flags, chosen
+from symdiff_plugin.process.sampler import FAST_STEPS, HELP, KINDS, Sampler, add_sampler_flags, chosen
 from symdiff_plugin.process.step_rules import RULES
 
 
@@ -86,7 +86,7 @@ def test_the_record_makes_the_sampler_again() -> None:
 
 def test_flags_of_a_command_line() -> None:
     parser = argparse.ArgumentParser()
-    add_flags(parser.add_argument, "sde-dpm++")
+    add_sampler_flags(parser.add_argument, "sde-dpm++")
     assert vars(parser.parse_args([])) == {**dict.fromkeys(KINDS), "sampler": "sde-dpm++"}
     given = parser.parse_args(["--sampling_steps", "9", "--stochasticity", "0.5", "--corrector_steps", "0"])
     assert (given.sampling_steps, given.stochasticity, given.corrector_steps) == (9, 0.5, 0)

@@ -87,7 +87,7 @@ def test_a_flag_that_does_nothing_for_the_model_is_refused(
     arguments._add_flags(parser)
     there = {action.dest for action in parser._actions}
     idle = [name for name in flag_table.FLAGS if name in there and not flag_table.concerns(name, model)]
-    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 30, "egnn_dynamics": 26}[model], idle
+    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 31, "egnn_dynamics": 27}[model], idle
     for name in idle:
         flag = flags.get(name, f"--{name}")
         value = words.get(name) or ("off" if name == "compile" else "1")
@@ -100,8 +100,8 @@ def test_a_flag_that_does_nothing_for_the_model_is_refused(
 def test_f_thetas_flags_are_refused_where_there_is_none(
     model: tuple[str, ...], data: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refused(capsys, "--model", *model, "--enc_depth", "2", "--noise_std", "0.5", *data)
-    assert "--enc_depth, --noise_std: of f_theta, which" in line
+    line = refused(capsys, "--model", *model, "--enc_depth", "2", "--noise_std", "0.5", "--f_theta_lr", "0.1", *data)
+    assert "--enc_depth, --noise_std, --f_theta_lr: of f_theta, which" in line
     assert parse("--model", "symdiff_tiny", "--noise_std", "0.5", *data).noise_std == 0.5
 
 

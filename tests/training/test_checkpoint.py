@@ -45,7 +45,7 @@ def test_training_goes_on_exactly(tmp_path: Path, average: bool) -> None:
     for _ in range(3):
         step(state)
     state.best_nll = (1.25, 2.5)
-    checkpoint.save(path, state, ARGS, epoch=7)
+    checkpoint.save_checkpoint(path, state, ARGS, epoch=7)
     expected = [step(state) for _ in range(3)]
 
     other = make_state(seed=9, average=average)
@@ -63,7 +63,7 @@ def test_training_goes_on_exactly(tmp_path: Path, average: bool) -> None:
 def test_the_learning_rate_is_the_command_lines(tmp_path: Path) -> None:
     state = make_state()
     step(state)
-    checkpoint.save(tmp_path / "checkpoint.pt", state, ARGS, epoch=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", state, ARGS, epoch=1)
     other = make_state()
     other.optim.param_groups[0]["lr"] = 0.01
     checkpoint.restore(tmp_path / "checkpoint.pt", other, ARGS)
@@ -72,13 +72,13 @@ def test_the_learning_rate_is_the_command_lines(tmp_path: Path) -> None:
 
 
 def test_the_file_holds_the_arguments(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "checkpoint.pt", make_state(), ARGS, epoch=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", make_state(), ARGS, epoch=1)
     for mmap in (False, True):
-        assert checkpoint.load(tmp_path / "checkpoint.pt", mmap=mmap)["args"] == vars(ARGS)
+        assert checkpoint.load_checkpoint(tmp_path / "checkpoint.pt", mmap=mmap)["args"] == vars(ARGS)
 
 
 def test_another_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "checkpoint.pt", make_state(width=3), ARGS, epoch=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", make_state(width=3), ARGS, epoch=1)
     with pytest.raises(CheckpointError, match="is of another model than --model symdiff with these flags") as error:
         checkpoint.restore(tmp_path / "checkpoint.pt", make_state(width=4), ARGS)
     assert "\n" not in str(error.value)
@@ -97,10 +97,10 @@ def flip(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: b"no checkpoint at all"])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, make_state(), ARGS, epoch=1)
+    checkpoint.save_checkpoint(path, make_state(), ARGS, epoch=1)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match="or no checkpoint: resume from another one") as error:
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     assert "\n" not in str(error.value)
 
 
@@ -120,28 +120,28 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     else:
         torch.save({"format": 1, "args": Trap()}, path)
     with pytest.raises(CheckpointError):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_another_torch_file_is_refused(tmp_path: Path) -> None:
     torch.save(make_state().model.state_dict(), tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="is no checkpoint of this version"):
-        checkpoint.load(tmp_path / "model.pt")
+        checkpoint.load_checkpoint(tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=r"no checkpoint .*nowhere"):
-        checkpoint.load(checkpoint.find(tmp_path / "nowhere"))
+        checkpoint.load_checkpoint(checkpoint.find_checkpoint(tmp_path / "nowhere"))
 
 
 def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, make_state(), ARGS, epoch=1)
+    checkpoint.save_checkpoint(path, make_state(), ARGS, epoch=1)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk would: writing fails half-way
     try:
         with pytest.raises(OSError, match=r"."):
-            checkpoint.save(path, make_state(width=5000), ARGS, epoch=2)
+            checkpoint.save_checkpoint(path, make_state(width=5000), ARGS, epoch=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

@@ -29,11 +29,15 @@ def disturb(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("chunk", [1, 700, 1 << 20])
+@pytest.mark.parametrize(("chunk", "foreach"), [(1, True), (700, True), (1 << 20, True), (700, False)])
 def test_many_updates_are_upstreams_to_the_last_bit(
-    chunk: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    chunk: int, foreach: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """``foreach``: whether PyTorch has its private functions for many tensors at a time."""
     monkeypatch.setattr(ema, "_CHUNK", chunk)
+    if not foreach:
+        for name in ("_foreach_mul", "_foreach_mul_", "_foreach_add_"):
+            monkeypatch.delattr(torch, name)
     model = make_model(dtype)
     average = copy.deepcopy(model)
     expected = [parameter.detach().clone() for parameter in average.parameters()]

@@ -66,10 +66,3 @@ def test_the_columns_of_the_classes(include_charges: bool, all_classes: bool, co
     diffusion = Namespace(n_dims=3, num_classes=3, all_classes=all_classes)
     latent = np.arange(3 + 3 + include_charges)
     assert latent[hooks.class_columns(diffusion)].tolist() == columns
-
-
-def test_the_nearest_size_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = dict.fromkeys((17, 19, 23))
-    assert [hooks.nearest_size(sizes, n) for n in (19, 18, 18, 30, 3)] == [19, 17, 17, 23, 17]
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[4] for line in lines] == ["18", "30", "3"]

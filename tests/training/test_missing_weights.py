@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from symdiff_plugin.common.errors import EvaluationError
-from symdiff_plugin.training.init_from import InitError, find
+from symdiff_plugin.training.init_from import InitError, find_initial_weights
 from symdiff_plugin.training.stored_run import read_weights
 
 LAST = "--checkpoint checkpoint.pt"
@@ -43,7 +43,7 @@ def test_the_remedy_fits(
     assert [word for word in says_not if word in message] == []
     assert "\n" not in message
     with pytest.raises(InitError, match=r"generative_model_ema\.npy is missing") as error:
-        find(tmp_path)
+        find_initial_weights(tmp_path)
     assert LAST not in str(error.value)  # --init_from does not read a checkpoint
 
 

@@ -41,6 +41,17 @@ def test_adamw_with_amsgrad_at_the_runs_settings(model: torch.nn.Linear) -> None
     assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters()}
 
 
+def test_f_theta_has_a_rate_of_its_own() -> None:
+    args = Namespace(**{**vars(ARGS), "f_theta_lr": 0.1})
+    model = torch.nn.ModuleDict({"dynamics": build_dynamics("symdiff_tiny", 6)})
+    rest, inside = get_optim(args, model).param_groups
+    assert (rest["lr"], inside["lr"]) == (0.1, pytest.approx(0.01))
+    assert {*map(id, inside["params"])} == {*map(id, model["dynamics"].f_theta.parameters())}
+    assert len(rest["params"]) + len(inside["params"]) == len(list(model.parameters()))
+    assert rest["weight_decay"] == inside["weight_decay"] == 0.03
+    assert len(get_optim(Namespace(**{**vars(args), "f_theta_lr": 1.0}), model).param_groups) == 1
+
+
 @pytest.mark.parametrize("name", ["egnn_dynamics", "gnn_dynamics"])
 def test_edms_models_have_edms_optimiser(name: str, model: torch.nn.Linear) -> None:
     assert get_optim(Namespace(model=name, lr=1.0), model) is None  # an old pickle has no weight_decay
@@ -62,12 +73,27 @@ def test_the_norm_is_limited_and_returned(model: torch.nn.Linear, scale: float, 
         torch.testing.assert_close(parameter.grad, grad * factor, rtol=1e-6, atol=0)
 
 
+def test_whether_the_fused_optimiser_heeds_the_private_attribute_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    heeds = optim_module._heeds_found_inf.__wrapped__
+    assert heeds(torch.device("cpu"))
+    monkeypatch.setattr(torch.optim, "AdamW", lambda weights, fused: torch.optim.Adadelta(weights))  # heeds nothing
+    assert not heeds(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("heeds", [True, False])
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_without_a_finite_gradient_does_nothing(
-    model: torch.nn.Linear, value: float, args: Namespace, capsys: pytest.CaptureFixture[str]
+    model: torch.nn.Linear,
+    value: float,
+    args: Namespace,
+    heeds: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """``heeds``: whether PyTorch's fused AdamW heeds the private attribute which says that."""
     optim, queue = get_optim(args, model), Namespace()
+    monkeypatch.setattr(optim_module, "_heeds_found_inf", lambda device: heeds)
     backward(model)
     clip_gradients(args, model, optim, queue)
     optim.step()
@@ -76,6 +102,8 @@ def test_a_step_without_a_finite_gradient_does_nothing(
 
     backward(model, value)
     clip_gradients(args, model, optim, queue)
+    if not heeds:
+        vars(optim).pop("found_inf", None)
     optim.step()
     assert "step skipped (1 in a row)" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
@@ -210,7 +238,7 @@ def test_a_run_goes_on_with_another_implementation(before: Namespace, after: Nam
 
     old = start(before)
     train(old.model, old.optim, 3, seed=0)
-    checkpoint.save(tmp_path / "checkpoint.pt", old, before, epoch=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", old, before, epoch=1)
     new = start(after)
     checkpoint.restore(tmp_path / "checkpoint.pt", new, after)
     assert bool(new.optim.param_groups[0]["fused"]) == after.fused

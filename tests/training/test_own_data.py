@@ -11,7 +11,7 @@ import torch
 from own_molecules import each_conformer, make, molecules, write_sdf
 from runs import SHORT, TINY, Workplace
 
-from symdiff_plugin.data.geom.dataset_info import load
+from symdiff_plugin.data.geom.dataset_info import load_dataset_info
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.pretrained.export import export
 
@@ -48,7 +48,7 @@ def check_samples(found: list[list[str]], info: dict) -> None:
 
 def test_the_model_and_what_it_samples_have_the_types_and_sizes_of_the_data(workplace, own, run):
     name, printed = run
-    info = load(own)
+    info = load_dataset_info(own)
     types = len(info["atom_decoder"])
     assert info["atom_decoder"] == ["H", "C", "N", "O", "S", "Cl", "Br"]
     assert "Elements of mine: H C N O S Cl Br, all of them sampled (--all_classes)" in printed
@@ -74,14 +74,14 @@ def test_edms_evaluation_takes_the_run(workplace, own, run):
     printed = workplace.run("eval_analyze.py", *flags, "--n_samples", 9, "--batch_size_gen", 4)
     assert "Final test nll" in printed
     assert "nan" not in printed.lower()
-    check_samples(frames(folder / "eval"), load(own))
+    check_samples(frames(folder / "eval"), load_dataset_info(own))
 
 
 def test_an_exported_model_has_the_types_and_sizes_of_its_data(workplace, own, run, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace.folder)
     _, card = export(workplace.output(run[0]), "own", tmp_path)
     record = json.loads(card.read_text())
-    info = load(own)
+    info = load_dataset_info(own)
     assert record["atom_types"] == info["atom_decoder"]
     assert {int(size): count for size, count in record["n_nodes"].items()} == info["n_nodes"]
 

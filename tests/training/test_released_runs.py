@@ -25,7 +25,7 @@ from symdiff_plugin.pretrained import load
 
 pytestmark = pytest.mark.edm
 
-RUNS = Path(__file__).parents[1] / "data" / "release_run"
+RUNS = Path(__file__).parents[1] / "files" / "release_run"
 NAMES = {"symdiff": "release", "symdiff_fix_qr": "release_fix_qr", "dit": "release"}
 
 

@@ -31,7 +31,7 @@ def resumable(tmp_path: Path, **args: object) -> Path:
     queue = argparse.Namespace(items=[3000.0])
     state = checkpoint.TrainingState(model, model, torch.optim.AdamW(model.parameters()), queue)
     folder = tmp_path / "outputs" / str(args["exp_name"])
-    checkpoint.save(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
+    checkpoint.save_checkpoint(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
     return folder
 
 
@@ -206,7 +206,7 @@ def test_under_another_name_the_best_weights_come_along(workplace: Workplace, tr
 @pytest.mark.edm
 def test_without_its_weights_the_best_begins_anew(workplace: Workplace, trained: str) -> None:
     """A checkpoint alone: its best NLL must not keep weights from being written."""
-    record = checkpoint.load(workplace.output(trained) / "checkpoint.pt")
+    record = checkpoint.load_checkpoint(workplace.output(trained) / "checkpoint.pt")
     record["best_nll"] = [-1e6, -1e6]  # no later epoch could be better
     (workplace.folder / "alone").mkdir()
     torch.save(record, workplace.folder / "alone/checkpoint.pt")
@@ -215,7 +215,7 @@ def test_without_its_weights_the_best_begins_anew(workplace: Workplace, trained:
     )
     assert "The weights of the best epoch are not in alone: from here on the best begins anew" in printed
     (row,) = read_rows(workplace.output("anew") / "history.jsonl")
-    resumed = checkpoint.load(workplace.output("anew") / "checkpoint.pt")
+    resumed = checkpoint.load_checkpoint(workplace.output("anew") / "checkpoint.pt")
     assert resumed["best_nll"] == pytest.approx([row["val_nll"], row["test_nll"]])
     assert (workplace.output("anew") / "generative_model_ema.npy").is_file()
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.evaluate.sampling import watched
+from symdiff_plugin.evaluate.sampling import guarded
 from symdiff_plugin.training.debug_checks import enable_checks
 
 pytestmark = pytest.mark.edm
@@ -36,7 +36,7 @@ class Recorder(nn.Module):
             self.depth -= 1
 
     def _forward(self, t, xh, node_mask, edge_mask, context):
-        assert self.depth == 1
+        assert (self.depth, self.training) == (1, False)  # without dropout
         self.times.append(t)
         if self.value == float("inf"):
             raise RuntimeError("no memory")
@@ -58,9 +58,20 @@ WAYS = pytest.mark.parametrize("way", ["sample", "sample_chain"])
 def test_the_network_is_told_of_a_sampling(way: str, in_evaluation: bool) -> None:
     network = Recorder()
     model = diffusion(network)
-    with watched(model, lambda: None) if in_evaluation else contextlib.nullcontext():
+    with guarded(model, lambda: None) if in_evaluation else contextlib.nullcontext():
         getattr(model, way)(2, 3, MASK, None, None)
     assert (network.entered, network.depth, len(network.times)) == (1, 0, STEPS + 1)
+
+
+@WAYS
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_part_is_in_its_mode_again_afterwards(way: str, fails: bool) -> None:
+    model = diffusion(Recorder(float("inf") if fails else 0.0)).train()
+    model.gamma.eval()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+        getattr(model, way)(2, 3, MASK, None, None)
+    assert [module.training for module in model.modules()] == before
 
 
 @WAYS
@@ -78,6 +89,14 @@ def test_a_steps_time_is_one_number(way: str) -> None:
     assert all(t.shape == (2, 1) and t.stride(0) == 0 for t in network.times)
     expected = [torch.full((2, 1), s) / STEPS for s in range(STEPS, -1, -1)]
     assert all(torch.equal(t, e) for t, e in zip(network.times, expected, strict=True))
+
+
+def test_elsewhere_each_molecule_has_its_own_time() -> None:
+    model = diffusion(Recorder())
+    model.sample(2, 3, MASK, None, None)
+    model.dynamics.depth, model.dynamics.training, t = 1, False, torch.rand(2, 1)
+    model.phi(torch.zeros(2, 3, 9), t, MASK, None, None)
+    assert model.dynamics.times[-1] is t
 
 
 def test_samples_that_are_not_finite_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +119,7 @@ def test_the_evaluation_notes_them_with_and_without_checks(checks: bool) -> None
     enable_checks(checks)
     try:
         model = diffusion(Recorder(float("nan")))
-        with watched(model, lambda: None) as dynamics:
+        with guarded(model, lambda: None) as dynamics:
             x, _ = model.sample(2, 3, MASK, None, None)
     finally:
         enable_checks(False)

@@ -22,9 +22,9 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run one subcommand and return the exit status: 0, or 1 and 2 as :class:`DataError` says."""
-    parser = OneLineParser(prog=PROG, description=(__doc__ or "").splitlines()[0])
+    parser = OneLineParser(prog=prog, description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     modules = {}
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         modules[options.command].main(options)
     except DataError as error:
-        return refuse(f"{PROG} {options.command}", error, error.exit_status)
+        return refuse(f"{prog} {options.command}", error, error.exit_status)
     except KeyboardInterrupt as interrupt:  # what goes on where it stopped says so
-        return refuse(f"{PROG} {options.command}", str(interrupt) or "interrupted, nothing was written", 130)
+        return refuse(f"{prog} {options.command}", str(interrupt) or "interrupted, nothing was written", 130)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 from symdiff_plugin.common.files import replacing
-from symdiff_plugin.data.geom.dataset_info import Statistics, write
+from symdiff_plugin.data.geom.dataset_info import DatasetStatistics, write_dataset_info
 from symdiff_plugin.data.geom.layout import COLUMNS, GeomFiles
 from symdiff_plugin.data.geom.npy import header
 
@@ -59,7 +59,7 @@ class DataSetWriter:
         self.files = files
         self.conformers = self.molecules = self.n_atoms = 0
         self.info: dict[str, Any] = {}
-        self._statistics = Statistics()
+        self._statistics = DatasetStatistics()
         self._label: str | None = None
         self._of_label = 0
         self._stack = ExitStack()
@@ -111,7 +111,7 @@ class DataSetWriter:
         for array in (self._atoms, self._sizes, self._conformers):
             array.finish()
         self.info = self._statistics.dataset_info(name)
-        write(self.info, self._info)
+        write_dataset_info(self.info, self._info)
         for file in (self._info, self._smiles):  # a full disk shows itself before the first is put in place
             file.flush()
 

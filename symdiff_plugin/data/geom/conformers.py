@@ -63,10 +63,6 @@ class Conformers(Sequence[np.ndarray]):
             )
         return atoms
 
-    def numbers_of(self, index: int) -> np.ndarray:
-        """(n_i,) int64, the atomic numbers of a conformer."""
-        return self._rows[self._slice(index), 1].astype(np.int64)
-
     def _slice(self, index: int) -> slice:
         i = operator.index(index)
         i += len(self) if i < 0 else 0

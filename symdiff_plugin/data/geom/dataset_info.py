@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from symdiff_plugin.common.files import replacing
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.data.geom.layout import GeomFiles
 from symdiff_plugin.data.schema import DataError
@@ -33,7 +32,7 @@ ELEMENTS = {
 RADIUS_H, RADIUS = 0.3, 0.6  # of EDM's pictures
 
 
-class Statistics:
+class DatasetStatistics:
     """Histograms of sizes and elements, counted conformer by conformer."""
 
     def __init__(self) -> None:
@@ -86,40 +85,13 @@ class Statistics:
         }
 
 
-def compute(conformers: Iterable[np.ndarray], data_set: str = "own data") -> dict[str, Any]:
-    """EDM's dataset_info of all ``conformers``, each (n, 4) or more: atomic number, x, y, z in Angstrom.
-
-    Args:
-        conformers: a :class:`~symdiff_plugin.data.geom.conformers.Conformers`, or any other; gone through once.
-        data_set: what the data set is called.
-
-    Raises:
-        DataError: there is no conformer, or an element that EDM does not know.
-    """
-    statistics = Statistics()
-    for conformer in conformers:
-        statistics.add(conformer[:, 0])
-    return statistics.dataset_info(data_set)
-
-
-def save(info: Mapping[str, Any], files: GeomFiles) -> Path:
-    """Write ``info`` where :func:`load` finds it, whole or not at all, and return the path.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with replacing(files.info) as file:
-        write(info, file)
-    return files.info
-
-
-def write(info: Mapping[str, Any], file: IO[str]) -> None:
+def write_dataset_info(info: Mapping[str, Any], file: IO[str]) -> None:
     """Write ``info`` as JSON, which makes strings of its integer keys."""
     json.dump(info, file, indent=2)
     file.write("\n")
 
 
-def load(files: GeomFiles) -> dict[str, Any] | None:
+def load_dataset_info(files: GeomFiles) -> dict[str, Any] | None:
     """EDM's dataset_info of a data set; None where it has none, and EDM's own of GEOM-Drugs holds.
 
     Raises:
@@ -156,14 +128,14 @@ def of_run(args: Any, default: dict[str, Any]) -> dict[str, Any]:
         default: EDM's own, for every other run and for data without a dataset_info of their own.
 
     Returns:
-        A new dict: EDM writes into it.
+        A new dictionary, into which EDM writes.
 
     Raises:
-        DataError: see :func:`load`.
+        DataError: see :func:`load_dataset_info`.
     """
     found = None
     if getattr(args, "dataset", None) == "geom":
-        found = load(GeomFiles(Path(getattr(args, "data_file", None) or DATA_FILE)))
+        found = load_dataset_info(GeomFiles(Path(getattr(args, "data_file", None) or DATA_FILE)))
     return dict(default if found is None else found)
 
 
@@ -175,7 +147,7 @@ def _fault(info: dict[str, Any]) -> str | None:
         return "a count or a number that is not a positive integer"
     if sorted(types) != list(range(len(numbers))):
         return "atom_types does not count every element"
-    statistics = Statistics()
+    statistics = DatasetStatistics()
     statistics.sizes.update(sizes)
     statistics.numbers.update({number: types[index] for index, number in enumerate(numbers)})
     expected = statistics.dataset_info(info["data_set"])

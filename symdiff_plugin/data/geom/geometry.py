@@ -62,7 +62,7 @@ def symbol(number: int) -> str:
     return _PERIODIC_TABLE.GetElementSymbol(int(number))
 
 
-def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
+def check_conformer(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
     """Refuse what EDM cannot be trained on.
 
     Args:
@@ -103,7 +103,7 @@ def check(where: str, numbers: np.ndarray, positions: np.ndarray) -> None:
             raise Rejected(where, "no 3D coordinates", f"a carbon with {neighbours} neighbours, and all z are equal")
 
 
-def canonical_smiles(mol: Chem.Mol) -> str:
+def smiles_without_hydrogens(mol: Chem.Mol) -> str:
     """The SMILES that all conformers, stereoisomers and isotopologues of a molecule have in common.
 
     Args:

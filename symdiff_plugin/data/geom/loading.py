@@ -93,11 +93,13 @@ class Loader(DataLoader):
         refuse: called with a :class:`DataError` met while reading; it must not return.
     """
 
+    dataset: GeomDataset
+
     def __init__(self, *args: Any, refuse: Callable[[DataError], NoReturn] | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._refuse = refuse
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Any:
         return self._batches(super().__iter__())  # which draws from torch's generator, now as upstream does
 
     def _batches(self, batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
-def header(shape: tuple[int, ...], dtype: type) -> bytes:
+def header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
     """The header that ``np.save`` writes; its length does not depend on ``shape[0]``, NumPy leaves room to grow."""
     buffer = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))

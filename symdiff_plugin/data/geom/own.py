@@ -29,9 +29,9 @@ from symdiff_plugin.common.progress import counting
 from symdiff_plugin.data.geom.atom_array import DataSetWriter
 from symdiff_plugin.data.geom.geometry import Conformer, Rejected
 from symdiff_plugin.data.geom.layout import GeomFiles
-from symdiff_plugin.data.geom.sdf_records import read_sdf
-from symdiff_plugin.data.geom.text_source import XYZ, TextSource, find, kind_of
-from symdiff_plugin.data.geom.xyz_frames import read_xyz
+from symdiff_plugin.data.geom.sdf_records import read_sdf_conformers
+from symdiff_plugin.data.geom.text_source import XYZ, TextSource, find_text_files, kind_of
+from symdiff_plugin.data.geom.xyz_frames import read_xyz_conformers
 from symdiff_plugin.data.schema import DataError, ResourceError
 
 # What tells molecules apart. All but SMILES have a prefix, so that no line is mistaken for a SMILES.
@@ -92,7 +92,7 @@ def main(options: argparse.Namespace) -> list[Path]:
     there = [path for path in (files.data, files.n_atoms, files.smiles, files.conformers, files.info) if path.exists()]
     if there and not options.overwrite:
         raise DataError(f"{there[0]} is there already: choose another --name or --out, or give --overwrite")
-    sources = find(options.paths)
+    sources = find_text_files(options.paths)
     tally = _Tally(options.skip_bad)
     try:
         with DataSetWriter(files) as writer:
@@ -119,7 +119,7 @@ def _read(sources: list[Path]) -> Iterator[Conformer | Rejected]:
     with counting(f"Reading {len(sources):,} files", total, "bytes") as advance:
         for path in sources:
             source = TextSource(path, advance)
-            yield from (read_xyz if kind_of(path) in XYZ else read_sdf)(source)
+            yield from (read_xyz_conformers if kind_of(path) in XYZ else read_sdf_conformers)(source)
 
 
 class _Tally:

@@ -18,7 +18,8 @@ from typing import Any
 import msgpack
 import numpy as np
 from rdkit import Chem, RDConfig, rdBase
-from rdkit.Chem import AllChem, Descriptors
+from rdkit.Chem import Descriptors, rdDistGeom
+from rdkit.Chem.rdForceFieldHelpers import MMFFHasAllMoleculeParams, MMFFOptimizeMoleculeConfs
 
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.kinds import whole
@@ -133,15 +134,17 @@ def _candidates(seed: int) -> Iterator[tuple[str, Chem.Mol]]:
 
 def _record(molecule: Chem.Mol, conformers: int, seed: int, first_id: int) -> dict[str, Any] | None:
     """What the archive holds of a molecule, or None where RDKit cannot embed or parametrise it."""
-    parameters = AllChem.ETKDGv3()
+    parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     parameters.maxIterations = EMBEDDING_ATTEMPTS
     parameters.numThreads = 0  # draws are a conformer's own: any number of threads gives the same
     with rdBase.BlockLogs():
-        if not AllChem.MMFFHasAllMoleculeParams(molecule):
+        if not MMFFHasAllMoleculeParams(molecule):
             return None
-        ids = list(AllChem.EmbedMultipleConfs(molecule, conformers, parameters))
-        relaxed = AllChem.MMFFOptimizeMoleculeConfs(molecule, numThreads=0, maxIters=RELAXATION_STEPS) if ids else []
+        ids = list(rdDistGeom.EmbedMultipleConfs(molecule, conformers, parameters))
+        relaxed = []
+        if ids:
+            relaxed = MMFFOptimizeMoleculeConfs(molecule, numThreads=0, maxIters=RELAXATION_STEPS)
     energies = np.round([energy / HARTREE for _, energy in relaxed], 8)
     if not len(energies) or not np.isfinite(energies).all():
         return None

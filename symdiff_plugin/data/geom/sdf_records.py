@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from rdkit import Chem, rdBase
 
-from symdiff_plugin.data.geom.geometry import Conformer, Rejected, canonical_smiles, check
+from symdiff_plugin.data.geom.geometry import Conformer, Rejected, check_conformer, smiles_without_hydrogens
 from symdiff_plugin.data.geom.text_source import TextSource
 from symdiff_plugin.data.schema import DataError
 
 LARGEST_RECORD = 64 << 20  # characters
 
 
-def read_sdf(source: TextSource) -> Iterator[Conformer | Rejected]:
+def read_sdf_conformers(source: TextSource) -> Iterator[Conformer | Rejected]:
     """Every record of an SDF file: its conformer, or why it cannot be taken.
 
     Raises:
@@ -58,7 +58,7 @@ def _conformer(source: TextSource, where: str, title: str, block: str) -> Confor
         positions = conformer.GetPositions()
         if not conformer.Is3D():  # RDKit: not marked as 3D, and no z but 0
             raise Rejected(where, "no 3D coordinates", "a flat molecule needs 3D in the second line of its record")
-        check(where, numbers, positions)
+        check_conformer(where, numbers, positions)
         try:
             Chem.SanitizeMol(mol)
         except (Chem.MolSanitizeException, RuntimeError) as error:
@@ -66,7 +66,7 @@ def _conformer(source: TextSource, where: str, title: str, block: str) -> Confor
         lacking = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
         if lacking:
             raise Rejected(where, "hydrogens without coordinates", f"{lacking} are implied; EDM needs every one")
-        return Conformer(where, stem(source), title, canonical_smiles(mol), numbers, positions)
+        return Conformer(where, stem(source), title, smiles_without_hydrogens(mol), numbers, positions)
 
 
 def stem(source: TextSource) -> str:

@@ -21,7 +21,7 @@ def kind_of(path: Path) -> str:
     return name.rpartition(".")[2] if "." in name else ""
 
 
-def find(paths: Iterable[str | Path]) -> list[Path]:
+def find_text_files(paths: Iterable[str | Path]) -> list[Path]:
     """The SDF and XYZ files among ``paths``, and in those that are folders, however deep, in the order of their names.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from rdkit import Chem, rdBase
 
-from symdiff_plugin.data.geom.geometry import Conformer, Rejected, canonical_smiles, check, symbol
+from symdiff_plugin.data.geom.geometry import Conformer, Rejected, check_conformer, smiles_without_hydrogens, symbol
 from symdiff_plugin.data.geom.sdf_records import stem
 from symdiff_plugin.data.geom.text_source import TextSource
 
@@ -24,7 +24,7 @@ _LABEL = re.compile(r"smiles[=:]", re.IGNORECASE)
 _WORDS = 16  # of a comment, among which a SMILES is looked for
 
 
-def read_xyz(source: TextSource) -> Iterator[Conformer | Rejected]:
+def read_xyz_conformers(source: TextSource) -> Iterator[Conformer | Rejected]:
     """Every frame of an XYZ file: its conformer, or why it cannot be taken.
 
     After a line that should be the number of atoms and is not, there is no telling where the next frame starts: the
@@ -51,7 +51,7 @@ def read_xyz(source: TextSource) -> Iterator[Conformer | Rejected]:
             return
         try:
             numbers, positions = _atoms(where, atoms)
-            check(where, numbers, positions)
+            check_conformer(where, numbers, positions)
             yield Conformer(where, stem(source), comment.strip(), smiles_in(comment, numbers), numbers, positions)
         except Rejected as rejected:
             yield rejected
@@ -86,5 +86,5 @@ def smiles_in(comment: str, numbers: np.ndarray) -> str | None:
             if mol is None or mol.GetNumAtoms() == 0:
                 continue
             if Counter(atom.GetAtomicNum() for atom in Chem.AddHs(mol).GetAtoms()) == expected:
-                return canonical_smiles(mol)
+                return smiles_without_hydrogens(mol)
     return None
