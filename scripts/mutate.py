@@ -73,7 +73,7 @@ TESTS: dict[str, list[str]] = {
     "process/step_grids": ["tests/process/test_schedule.py"],
     "process/step_rules": ["tests/process/test_step_rules.py", "tests/process/test_sampler.py"],
     "process/sampler": ["tests/process/test_sampler.py"],
-    "process/walk": ["tests/process/test_step_rules.py", "tests/process/test_equivariance_in_law.py"],
+    "process/walk": ["tests/process/test_walk.py", "tests/process/test_step_rules.py"],
     "process/edm_diffusion": ["tests/process/test_edm_diffusion.py"],
     "process/importance_bound": ["tests/process/test_importance_bound.py"],
     "molecules/edm_rules": ["tests/molecules/test_edm_rules.py"],
