@@ -6,7 +6,7 @@ set -euo pipefail
 SMOKE_MOLECULES=150
 SMOKE_FLAGS=(--model symdiff_tiny --split molecule --sequential --n_epochs 70 --test_epochs 1000 --batch_size 16 --lr 2e-3
     --ema_decay 0.995 --diffusion_steps 500 --n_stability_samples 4 --seed 0)
-SMOKE_SAMPLES=24
+SMOKE_SAMPLES=200
 
 usage() {
     cat <<'END'
@@ -27,7 +27,7 @@ PRESET            as for ./run_qm9.sh; of EDM's own EGNN: edm, with the settings
                   by molecule, for any data set
 --smoke           a first look: a small SymDiff on conformers that RDKit makes on the spot, some minutes on two CPU
                   cores -> outputs/geom_smoke
---n_samples N     molecules to sample in the evaluation (10000; --smoke: 24)
+--n_samples N     molecules to sample in the evaluation (10000; --smoke: 200)
 --init_from P     weights to start from: a run's folder (its moving average) or a file of weights
 --exp_name, --n_epochs, --batch_size, --sequential, ... : any flag of main_geom_drugs.py; it wins over the preset's
 

@@ -6,7 +6,7 @@ set -euo pipefail
 SMOKE_SLICE=(6400 512 512)
 SMOKE_FLAGS=(--model symdiff_tiny --n_epochs 8 --test_epochs 7 --batch_size 32 --lr 2e-3 --ema_decay 0.995 --diffusion_steps 500
     --n_stability_samples 8 --seed 0)
-SMOKE_SAMPLES=100
+SMOKE_SAMPLES=500
 
 usage() {
     cat <<'END'
@@ -23,7 +23,7 @@ PRESET         symdiff, symdiff_star, symdiff_minus, symdiff_minus_minus, symdif
                dit_ft_freeze_tiny for CPUs;
                edm, edm_plus, edm_plus_plus, EDM's own EGNN; edm_tiny, small enough for CPUs
 --smoke        a first look: a small SymDiff on part of QM9, about five minutes on two CPU cores -> outputs/smoke
---n_samples N  molecules to sample in the evaluation (10000; --smoke: 100)
+--n_samples N  molecules to sample in the evaluation (10000; --smoke: 500)
 --init_from P  weights to start from: a run's folder (its moving average) or a file of weights
 --exp_name, --n_epochs, --batch_size, --lr, ... : any flag of main_qm9.py; it wins over the preset's
 

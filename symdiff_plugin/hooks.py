@@ -23,6 +23,8 @@ from symdiff_plugin.edm import edm_directory
 from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
+from symdiff_plugin.process.edm_diffusion import with_sampler
+from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.training import eval_scripts
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
 from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
@@ -51,6 +53,7 @@ __all__ = [
     "classifier_arguments",
     "clip_gradients",
     "debug_check",
+    "diffusion_class",
     "end_epoch",
     "geom_dataloaders",
     "geom_dataset_info",
@@ -156,6 +159,17 @@ parse_evaluation = _for_scripts(eval_scripts.parse, ValueError)
 run_arguments = _for_scripts(eval_scripts.script_arguments, ValueError)
 classifier_arguments = _for_scripts(eval_scripts.classifier_arguments, ValueError)
 load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
+
+
+def diffusion_class(args: Namespace, edms: type[nn.Module]) -> type[nn.Module]:
+    """The class of EDM's diffusion model that samples as ``args`` say; upstream's own where that is upstream's way.
+
+    Args:
+        args: the run's arguments, old pickles included.
+        edms: EDM's ``EnVariationalDiffusion``.
+    """
+    chosen = Sampler.of(vars(args), args.diffusion_steps)
+    return edms if chosen.is_edms(args.diffusion_steps) else with_sampler(edms, chosen)
 
 
 def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:

@@ -134,6 +134,7 @@ class Training:
     test_epochs: int = 20
     n_stability_samples: int = 1000
     n_report_steps: int = 100
+    sampler: str = "ancestral"
 
     def flags(self) -> dict[str, Any]:
         """The defaults as EDM's argument parser takes them (its lists are lists)."""
@@ -187,7 +188,9 @@ _SMALL = Architecture(
 )  # fmt: skip
 # Appendix C.4: finetuning a DiT inside SymDiff.
 _FINETUNING = Training(n_epochs=800, lr=1e-3, weight_decay=2e-12)
-_CPU = Training(n_epochs=10, batch_size=64, lr=5e-4, ema_decay=0.999, test_epochs=1, n_stability_samples=100)
+_CPU = Training(
+    n_epochs=10, batch_size=64, lr=5e-4, ema_decay=0.999, test_epochs=1, n_stability_samples=100, sampler="sde-dpm++",
+)  # fmt: skip
 
 
 def _cpu(label: str, architecture: Architecture, starts_from: str | None = None, **training: Any) -> Preset:
@@ -242,6 +245,7 @@ EGNN_BASELINES: dict[str, dict[str, Any]] = {
         "ema_decay": _CPU.ema_decay,
         "test_epochs": _CPU.test_epochs,
         "n_stability_samples": _CPU.n_stability_samples,
+        "sampler": _CPU.sampler,
     },
 }
 # On GEOM-Drugs EDM's README has one size, with four layers; what it does not name is main_geom_drugs.py's default.

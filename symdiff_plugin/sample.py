@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.presets import PRECISIONS
+from symdiff_plugin.process.sampler import FAST, Sampler, add_flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,9 @@ class Sampled:
     seconds: float
 
 
-def sample_pretrained(model: Pretrained, n_samples: int, batch_size: int, seed: int = 0) -> Sampled:
+def sample_pretrained(
+    model: Pretrained, n_samples: int, batch_size: int, seed: int = 0, sampler: Sampler | None = None
+) -> Sampled:
     """Draw molecules, their sizes from the histogram of the training set.
 
     The same arguments on the same machine give the same molecules.
@@ -47,6 +50,7 @@ def sample_pretrained(model: Pretrained, n_samples: int, batch_size: int, seed: 
         n_samples: how many.
         batch_size: how many at once.
         seed: of torch's generators.
+        sampler: EDM's own, all T steps, if not given.
 
     Returns:
         The molecules, in Angstrom; one for which the network returned something not finite has NaN for coordinates.
@@ -60,16 +64,19 @@ def sample_pretrained(model: Pretrained, n_samples: int, batch_size: int, seed: 
     from symdiff_plugin.evaluate.by_size import in_batches
 
     start = time.monotonic()
+    sampler = sampler or Sampler.of({}, model.schedule.steps)
     torch.manual_seed(seed)
     sizes = model.draw_sizes(n_samples)
     with counting(f"Sampling {n_samples:,} molecules", n_samples, "molecules") as advance:
         molecules, batch_sizes = in_batches(
-            sizes, batch_size, model.device, lambda batch: _sample_batch(model, sizes[batch], advance)
+            sizes, batch_size, model.device, lambda batch: _sample_batch(model, sizes[batch], sampler, advance)
         )
     return Sampled(molecules, batch_sizes, time.monotonic() - start)
 
 
-def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], None]) -> list[Molecule] | None:
+def _sample_batch(
+    model: Pretrained, sizes: Tensor, sampler: Sampler, advance: Callable[[float], None]
+) -> list[Molecule] | None:
     """Molecules of the given sizes (B,); None if the GPU's memory is too small."""
     import numpy as np
     import torch
@@ -78,7 +85,7 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
     from symdiff_plugin.process.diffusion import padded_mask, sample
     from symdiff_plugin.process.divergence import DivergenceGuard
 
-    part = len(sizes) / (model.schedule.steps + 1)  # a call of the network brings all molecules on alike
+    part = len(sizes) / sampler.calls  # a call of the network brings all molecules on alike
     calls = itertools.count()
 
     def tick() -> None:
@@ -89,7 +96,9 @@ def _sample_batch(model: Pretrained, sizes: Tensor, advance: Callable[[float], N
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
-        x, types = sample(dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale)
+        x, types = sample(
+            dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale, sampler
+        )
     except torch.cuda.OutOfMemoryError:
         advance(-part * next(calls))
         return None
@@ -204,6 +213,7 @@ def _parser(prog: str) -> OneLineParser:
     add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
     add("--n_samples", type=SAMPLES, default=100, metavar="N", help="molecules to sample (%(default)s)")
     add("--seed", type=SEED, default=0, metavar="N", help="of all random numbers (%(default)s)")
+    add_flags(add, FAST, FAST)
     add("--out", type=Path, help="folder of the results (samples/NAME)")
     add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
@@ -239,15 +249,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
             model = from_run(options.run, device=device, precision=options.precision)
             if recognised := model.card.get("recognised"):
                 print(f"{options.run}: recognised {recognised}")
+        try:
+            sampler = Sampler.of(vars(options), model.schedule.steps)
+        except ValueError as error:
+            parser.error(str(error))
         architecture = model.dynamics.architecture
         tell_if_slower(architecture.precision, model.device.type, architecture.hidden_size)
         auto = options.batch_size is None
         batch_size = pretrained_batch_size(model) if auto else options.batch_size
-        sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed)
+        sampled = sample_pretrained(model, options.n_samples, batch_size, options.seed, sampler)
         perceived = [perceive(one) for one in progress(sampled.molecules, "Finding bonds")]
         settings = {
             "n_samples": options.n_samples, "seed": options.seed, "batch_size": batch_size, "batch_size_auto": auto,
-            "precision": options.precision, "device": str(model.device),
+            "precision": options.precision, "device": str(model.device), **sampler.record(),
         }  # fmt: skip
         record = summary_of_samples(model, sampled, perceived, settings)
         out = options.out or Path("samples") / model.name
@@ -261,7 +275,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
         return refuse(parser.prog, f"{where}: {error.strerror or error}; make room or check the folder", 1)
     except KeyboardInterrupt:
         return refuse(parser.prog, "interrupted, nothing was written", 130)
-    print(f"{model.name}: {model.card['model']}, {model.device}, {options.precision}, seed {options.seed}")
+    print(f"{model.name}: {model.card['model']}, {model.device}, {options.precision}, seed {options.seed}, {sampler}")
     print(samples_table(record))
     print("Written: " + ", ".join(map(str, written)))
     return 0

@@ -12,7 +12,7 @@ from torch import nn
 
 from symdiff_plugin.common import progress
 from symdiff_plugin.evaluate import batch_size as batches
-from symdiff_plugin.process.diffusion import NoiseSchedule, polynomial_gamma
+from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
 from symdiff_plugin.sample import pretrained_batch_size, sample_pretrained
 
 SIZES = torch.tensor([3, 6, 2, 5, 6, 4])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
+from symdiff_plugin.process import sampler
 
 if TYPE_CHECKING:
     from symdiff_plugin.common.errors import EvaluationError
@@ -57,6 +58,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--nll_draws", type=whole(1, 10_000), default=1, metavar="K",
         help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
     )  # fmt: skip
+    sampler.add_flags(add)
     add("--checkpoint", metavar="FILE", help="in the run's folder; checkpoint.pt: of the last epoch (EDM's best)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where QM9 is now, if not where the run was trained")
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
             posebusters_version()  # before hours of sampling, not after
         run = load_run(
             options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed,
-            data_file=options.data_file,
+            data_file=options.data_file, sampling=vars(options),
         )  # fmt: skip
         record, written = evaluate_runs(
             run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
         return refuse(parser.prog, f"interrupted; runs that have ended are in {kept}, the same command goes on", 130)
     what = "initial weights" if options.untrained else run.checkpoint
     seeds = f"seed {options.seed}" + (f" to {options.seed + options.runs - 1}" if options.runs > 1 else "")
-    print(f"{options.run}: {run.args.model}, {what}, {seeds}\n{metrics_table(record)}")
+    print(f"{options.run}: {run.args.model}, {what}, {seeds}, {run.sampler}\n{metrics_table(record)}")
     lost = sum(round(one["non_finite"] * one["n_samples"]) for one in record["runs"])
     left_out = f" ({lost} molecules without finite coordinates are left out of the SDF)" if lost else ""
     print("Written: " + ", ".join(map(str, written)) + left_out)

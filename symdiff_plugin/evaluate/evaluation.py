@@ -87,6 +87,7 @@ def evaluate(
         "batch_size": batch_size,
         "batch_size_auto": auto,
         "diffusion_steps": run.args.diffusion_steps,
+        **run.sampler.record(),
         "device": str(run.device),
         **(run.geom.record() if run.geom else {}),
     }

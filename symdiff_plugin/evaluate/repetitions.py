@@ -23,6 +23,7 @@ from symdiff_plugin.evaluate.batch_size import choose_batch_size
 from symdiff_plugin.evaluate.evaluation import evaluate, put_in_place, write_evaluation
 from symdiff_plugin.evaluate.settings import difference, settings_of
 from symdiff_plugin.evaluate.trained_run import TrainedRun
+from symdiff_plugin.process import sampler
 
 
 def evaluate_runs(
@@ -109,7 +110,8 @@ def summary_of_repetitions(records: Sequence[Mapping[str, Any]]) -> dict[str, An
         The first record with means in place of the metrics, and ``n_runs``, ``runs`` (the records) and, for two runs
         and more, ``std``.
     """
-    result, std = _mean_and_deviation([{k: v for k, v in one.items() if k != "settings"} for one in records])
+    chosen = ("settings", *sampler.KINDS)  # not measured, whatever type it has
+    result, std = _mean_and_deviation([{k: v for k, v in one.items() if k not in chosen} for one in records])
     result = {**records[0], **result, "n_runs": len(records)}
     if len(records) > 1:
         result["std"] = std

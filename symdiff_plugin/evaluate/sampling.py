@@ -1,4 +1,4 @@
-"""Samples of a run, by EDM's own sampler, in batches of molecules of about the same size.
+"""Samples of a run, by EDM's own sampler or another, in batches of molecules of about the same size.
 
 EDM pads every batch to the largest size of the data set (29 atoms on QM9, 181 on GEOM-Drugs). Here all sizes are
 drawn first and sorted, so that a batch needs padding to its own largest molecule only; EGNN, whose work grows with
@@ -93,7 +93,7 @@ def _sample_batch(
     dataset_info = run.dataset_info
     if not getattr(run.model.dynamics, "depends_on_padding", False):
         dataset_info = {**dataset_info, "max_n_nodes": int(sizes.max())}
-    part = len(sizes) / (run.args.diffusion_steps + 1)  # a call of the network brings all molecules on alike
+    part = len(sizes) / run.sampler.calls  # a call of the network brings all molecules on alike
     calls = itertools.count()
 
     def tick() -> None:

@@ -52,6 +52,8 @@ def settings_of(
         "device": run.device.type,
         "torch": str(torch.__version__),
     }
+    if not run.sampler.is_edms(run.args.diffusion_steps):
+        settings |= run.sampler.record()
     if posebusters != 0:
         settings["posebusters"] = "all" if posebusters is None else posebusters
         settings["posebusters_version"] = posebusters_version()

@@ -26,6 +26,7 @@ from symdiff_plugin.data import DataError, check_datadir
 from symdiff_plugin.data.geom.flags import DATA_FILE
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.geom_data import GeomData, load_geom
+from symdiff_plugin.process.sampler import Sampler, chosen
 from symdiff_plugin.training import checkpoint as checkpoints
 from symdiff_plugin.training.arguments import seed_everything
 from symdiff_plugin.training.stored_run import read_arguments, read_weights
@@ -65,6 +66,11 @@ class TrainedRun:
     def device(self) -> torch.device:
         return self.args.device
 
+    @property
+    def sampler(self) -> Sampler:
+        """That of its samples."""
+        return Sampler.of(vars(self.args), self.args.diffusion_steps)
+
 
 def load_run(
     folder: str | Path,
@@ -75,6 +81,7 @@ def load_run(
     batch_size: int | None = None,
     seed: int = 0,
     data_file: str | Path | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """Rebuild a run.
 
@@ -88,6 +95,7 @@ def load_run(
         batch_size: of the data loaders; the training's if not given.
         seed: of everything random here.
         data_file: where GEOM-Drugs' array is now, if not where it was during training.
+        sampling: flags of the sampler; those of the training if not given.
 
     Raises:
         EvaluationError: the folder, its configuration, its weights or the data are missing or unusable.
@@ -96,6 +104,7 @@ def load_run(
     folder = Path(folder)
     args = read_arguments(folder)
     arguments = dict(vars(args))
+    vars(args).update(chosen(sampling or {}, arguments))
     if recognised := arguments.get("recognised"):
         print(f"{folder}: recognised {recognised}")
     name = None if untrained else checkpoint or checkpoints.best_weights(args)

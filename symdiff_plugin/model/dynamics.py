@@ -186,6 +186,7 @@ class DiTDynamics(nn.Module):
         options = {"mode": mode} if backend == "inductor" else {}  # the other backends know no modes
         for module in self.modules():
             if isinstance(module, DiTBlock):
+                module.attn.leave_uncompiled()
                 module.compile(backend=backend, dynamic=True, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

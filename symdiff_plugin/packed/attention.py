@@ -41,12 +41,20 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.attend = attention
 
     def forward(self, x: Tensor, layout: AtomLayout) -> Tensor:
-        return self.proj(attention(self.qkv(x), self.num_heads, layout))  # (T, D)
+        return self.proj(self.attend(self.qkv(x), self.num_heads, layout))  # (T, D)
+
+    def leave_uncompiled(self) -> None:
+        """Keep ``torch.compile`` out of what is between the two Linears.
+
+        Its shapes are those of the batch: each would be compiled anew. Only asked for, since it imports the compiler,
+        which takes longer than sampling some molecules.
+        """
+        self.attend = torch.compiler.disable(attention)
 
 
-@torch.compiler.disable  # its shapes are those of the batch: each would be compiled anew
 def attention(qkv: Tensor, num_heads: int, layout: AtomLayout) -> Tensor:
     """Attention between the tokens of each sequence.
 

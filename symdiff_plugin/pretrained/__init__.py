@@ -23,7 +23,7 @@ from torch import Tensor
 
 from symdiff_plugin.common.weights import finite, mismatch
 from symdiff_plugin.model.dynamics import DiTDynamics, build_dynamics
-from symdiff_plugin.process.diffusion import NoiseSchedule, schedule_of
+from symdiff_plugin.process.schedule import NoiseSchedule, schedule_of
 
 FOLDER = Path(__file__).resolve().parent
 FORMAT = 1

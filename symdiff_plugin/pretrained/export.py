@@ -21,7 +21,7 @@ from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.model.dynamics import build_dynamics
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
-from symdiff_plugin.process.diffusion import schedule_of
+from symdiff_plugin.process.schedule import schedule_of
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.training.checkpoint import FILE_NAME, load_checkpoint
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows

@@ -29,6 +29,7 @@ from symdiff_plugin.data.geom import flags as geom
 from symdiff_plugin.data.integrity import data_hash, sampled_hash
 from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
+from symdiff_plugin.process import sampler
 from symdiff_plugin.training import checkpoint, flag_table, init_from
 from symdiff_plugin.training.debug_checks import enable_checks
 from symdiff_plugin.training.flag_table import FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
@@ -92,7 +93,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         defaults |= {name: before[name] for name in FLAGS if name in before and FLAGS[name].resumed != "anew"}
         folder = resumed[0].resolve().parent
         defaults["exp_name"] = folder.name if folder.parent == Path("outputs").resolve() else before["exp_name"]
-    args = argparse.Namespace(**{**defaults, **given, "model": model})
+    args = argparse.Namespace(**{**defaults, **given, **sampler.chosen(given, defaults), "model": model})
     args.resume_from = None if resumed is None else str(resumed[0])
     if args.keep_checkpoints is None:
         args.keep_checkpoints = not is_plugin_model(args)
@@ -113,6 +114,10 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
         )
     args.resumed = [] if resumed is None else _what_changes(parser, *resumed, {**defaults, **before}, args)
     _check_combinations(parser, args)
+    try:
+        sampler.Sampler.of(vars(args), args.diffusion_steps)
+    except ValueError as error:
+        _refuse(parser, str(error))
     if is_plugin_model(args):
         try:
             architecture = get_architecture(args.model, **architecture_overrides(args))
@@ -225,6 +230,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
         "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
+    sampler.add_flags(everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}")
     if _is_geom(parser):
         geom.add_flags(everyone)
     ours = parser.add_argument_group(f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's.")

@@ -17,11 +17,14 @@ from torch import Tensor
 from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.common.kinds import BOOLEAN, whole
 from symdiff_plugin.common.weights import read_state_dict
+from symdiff_plugin.process import sampler
 from symdiff_plugin.training import args_pickle, released
 
 # By upstream's type: every whole number counts something, and what it evaluates is True or False.
 _KINDS = {eval: BOOLEAN, int: whole()}
 _MAY_BE_ZERO = ("n_chains",)
+
+_sampling: dict[str, Any] = {}  # the flags of the sampler of the script that runs: it hands them to nobody
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,11 +42,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
         if kind is not None:
             action.type, action.metavar = kind, kind.metavar
-    return parser.parse_args(argv)
+    sampler.add_flags(parser.add_argument)
+    options = parser.parse_args(argv)
+    _sampling.clear()
+    _sampling.update((name, getattr(options, name)) for name in sampler.KINDS)
+    return options
 
 
 def script_arguments(folder: str, conditional: bool = False) -> argparse.Namespace:
-    """The arguments of the run in ``folder``; see :func:`symdiff_plugin.training.released.run_arguments`.
+    """The arguments of the run in ``folder``, to be sampled as :func:`parse` was told.
+
+    See :func:`symdiff_plugin.training.released.run_arguments`.
 
     Args:
         folder: of the run.
@@ -59,7 +68,8 @@ def script_arguments(folder: str, conditional: bool = False) -> argparse.Namespa
             f"{folder} is no conditional model on the second half of QM9: give --generators_path a run trained with "
             "--conditioning PROPERTY --dataset qm9_second_half"
         )
-    print(f"{folder}: recognised {args.recognised}")
+    vars(args).update(sampler.chosen(_sampling, vars(args)))
+    print(f"{folder}: recognised {args.recognised}, sampled by {sampler.Sampler.of(vars(args), args.diffusion_steps)}")
     return args
 
 

@@ -29,6 +29,7 @@ from symdiff_plugin.common.kinds import (
 from symdiff_plugin.data.geom.split import SPLITS
 from symdiff_plugin.data.schema import PROPERTIES, REFERENCE
 from symdiff_plugin.presets import ARCHITECTURE_KINDS, COMPILE_MODES, PRESETS
+from symdiff_plugin.process import sampler
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
 OURS = "the plugin's models"
@@ -109,6 +110,8 @@ FLAGS: dict[str, Flag] = {
     "no_cuda": Flag(BOOLEAN, resumed="anew"),
     "dp": Flag(BOOLEAN, resumed="anew"),
     "debug_checks": Flag(BOOLEAN, resumed="anew"),
+    # How molecules are drawn from what was learned.
+    **{name: Flag(kind, resumed="free") for name, kind in sampler.KINDS.items()},
     # EDM's networks.
     "nf": Flag(whole(1, 16384), EDM_MODELS),
     "n_layers": Flag(whole(1, 1000), EDM_MODELS),

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from symdiff_plugin import build_dynamics
 from symdiff_plugin.model.dynamics import _times
 from symdiff_plugin.packed.atoms import AtomLayout
+from symdiff_plugin.packed.attention import attention
 
 
 @pytest.mark.parametrize("name", ["symdiff_tiny", "dit_tiny"])
@@ -100,6 +101,7 @@ def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
     blocks = {*model.dit.blocks, *model.f_theta.dit.blocks}
     copy.deepcopy(model)
     assert not calls  # only what was asked for
+    assert all(block.attn.attend is attention for block in blocks)
     for arguments, wanted in (
         ({}, {"backend": "inductor", "dynamic": True, "mode": "default"}),
         ({"mode": "reduce-overhead"}, {"backend": "inductor", "dynamic": True, "mode": "reduce-overhead"}),
@@ -111,6 +113,8 @@ def test_blocks_are_what_goes_through_torch_compile(monkeypatch):
         calls.clear()
         twin = copy.deepcopy(model)
         assert {block for block, _ in calls} == {*twin.dit.blocks, *twin.f_theta.dit.blocks}
+        for block in (*blocks, *twin.dit.blocks, *twin.f_theta.dit.blocks):  # what is between its Linears is left out
+            assert getattr(block.attn.attend, "_torchdynamo_disable", False)
         assert [settings for _, settings in calls] == [wanted] * 5
         calls.clear()
 

@@ -16,7 +16,7 @@ from symdiff_plugin.evaluate.sampling import sample_molecules
 from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.pretrained import Pretrained, available, load
 from symdiff_plugin.pretrained.__main__ import main
-from symdiff_plugin.process.diffusion import NoiseSchedule
+from symdiff_plugin.process.schedule import NoiseSchedule
 from symdiff_plugin.sample import sample_pretrained
 
 pytestmark = pytest.mark.edm

@@ -16,7 +16,8 @@ from symdiff_plugin.model.symmetrisation import act
 from symdiff_plugin.molecules.perception import perceive, perceived_fractions
 from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.pretrained import Pretrained, load
-from symdiff_plugin.process.diffusion import centred_noise, schedule_of
+from symdiff_plugin.process.diffusion import centred_noise
+from symdiff_plugin.process.schedule import schedule_of
 from symdiff_plugin.sample import sample_pretrained
 
 NAME = "qm9-mini"

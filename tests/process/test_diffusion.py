@@ -9,14 +9,10 @@ import torch
 from molecules import qm9_batch
 from torch import nn
 
-from symdiff_plugin.process.diffusion import (
-    NoiseSchedule,
-    centred_noise,
-    padded_mask,
-    polynomial_gamma,
-    sample,
-    schedule_of,
-)
+from symdiff_plugin.process.diffusion import centred_noise, padded_mask, sample
+from symdiff_plugin.process.sampler import Sampler
+from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma, schedule_of
+from symdiff_plugin.process.step_rules import Prediction, State
 
 
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,13 +55,14 @@ def test_a_step_is_the_posterior_of_bayes():
     z_0, epsilon = 0.7, -1.3
     z_t = alpha[t] * z_0 + sigma[t] * epsilon
     mean = variance * (alpha_ts * z_t / sigma2_ts + alpha[s] * z_0 / sigma[s] ** 2)
-    of_z, of_epsilon, deviation = schedule.denoising().T
-    torch.testing.assert_close(deviation**2, variance, rtol=1e-8, atol=0)
-    torch.testing.assert_close(of_z * z_t - of_epsilon * epsilon, mean, rtol=1e-8, atol=1e-10)
-    of_z, of_epsilon, deviation = schedule.decoding()
-    assert of_z * (alpha[0] * z_0 + sigma[0] * epsilon) - of_epsilon * epsilon == pytest.approx(z_0, rel=1e-12)
-    assert deviation == pytest.approx((sigma[0] / alpha[0]).item(), rel=1e-12)
-    assert [type(number) for number in schedule.decoding()] == [float] * 3
+    sampler = Sampler.of({}, 100)
+    levels = sampler.levels(schedule)[::-1]
+    for drawn, wanted in ((0.0, mean), (1.0, mean + variance.sqrt())):
+        state = State(lambda z, level: None, lambda drawn=drawn: drawn, sampler.stochasticity)
+        found = [
+            sampler.rule.step(z_t[i], Prediction(z_0, epsilon), levels[i + 1], levels[i], state) for i in range(100)
+        ]
+        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), wanted, rtol=1e-8, atol=1e-10)
 
 
 def test_noise_is_centred_masked_and_normal():

@@ -13,7 +13,8 @@ from torch import nn
 
 from symdiff_plugin import build_dynamics
 from symdiff_plugin.edm import import_edm
-from symdiff_plugin.process.diffusion import NoiseSchedule, padded_mask, polynomial_gamma, sample
+from symdiff_plugin.process.diffusion import padded_mask, sample
+from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
 
 pytestmark = pytest.mark.edm
 

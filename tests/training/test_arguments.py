@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.process.sampler import KINDS, Sampler
 from symdiff_plugin.training import arguments, checkpoint, flag_table
 from symdiff_plugin.training.arguments import ARCHITECTURE_FIELDS, parse_args
 from symdiff_plugin.training.debug_checks import checking, enable_checks
@@ -71,7 +72,7 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *RECORDED}
+    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *KINDS, *RECORDED}
 
 
 @pytest.mark.parametrize("model", ["symdiff_tiny", "gnn_dynamics", "egnn_dynamics"])
@@ -135,6 +136,22 @@ def test_a_preset_brings_its_settings(name: str, data: tuple[str, str], tmp_path
     for flag, value in PRESETS[name].training.flags().items():
         assert args[flag] == value
     assert args["exp_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ((), Sampler("ancestral", 500, "time", 1.0)),
+        (("--model", "symdiff"), Sampler("ancestral", 1000, "time", 1.0)),
+        (("--model", "symdiff_tiny"), Sampler("sde-dpm++", 50, "logsnr", 1.0)),
+        (("--model", "symdiff_tiny", "--sampler", "ancestral"), Sampler("ancestral", 1000, "time", 1.0)),
+        (("--sampler", "ddim", "--sampling_steps", "9", "--step_grid", "karras", "--stochasticity", "0.5"),
+         Sampler("ddim", 9, "karras", 0.5)),
+    ],
+)  # fmt: skip
+def test_the_samples_of_the_papers_models_are_edms(flags: tuple, wanted: Sampler, data: tuple[str, str]) -> None:
+    args = parse(*flags, *data)
+    assert Sampler.of(vars(args), args.diffusion_steps) == wanted
 
 
 def test_the_group_and_the_base_are_flags_of_what_is_symmetrised(
@@ -303,6 +320,10 @@ REFUSED = [
         (["--diffusion_noise_schedule", "learned"], "learned by --diffusion_loss_type vlb alone"),
         (["--diffusion_noise_precision", "0.01"], "sigma 0.1) hides atom types and charges divided by 4"),
         (["--diffusion_noise_schedule", "cosine", "--diffusion_steps", "9"], "cosine: raise --diffusion_steps"),
+        (["--sampler", "euler"], "--sampler must be one of ancestral, ddim, sde-dpm++, dpm++, heun, euler-maruyama"),
+        (["--sampling_steps", "0"], "--sampling_steps must be a whole number from 1"),
+        (["--sampler", "heun", "--sampling_steps", "1"], "--sampling_steps must be at least 2 with --sampler heun"),
+        (["--stochasticity", "0.5"], "--stochasticity of --sampler ancestral is 1, not 0.5"),
         (["--normalize_factors", "[1,4,1000]"], "lower --diffusion_noise_precision or --normalize_factors"),
     ],
 )
