@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from torch import Tensor
 
 from symdiff_plugin.common.weights import finite, mismatch
 from symdiff_plugin.model.dynamics import DiTDynamics, build_dynamics
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.probabilistic_model import DIFFUSION, FLOW
+from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import NoiseSchedule, schedule_of
 
 FOLDER = Path(__file__).resolve().parent
@@ -41,7 +45,7 @@ class Pretrained:
         name: what it is called.
         card: what ``NAME.json`` holds.
         dynamics: the network, in eval mode on its device.
-        schedule: of the diffusion.
+        schedule: of the diffusion; of a flow its path.
         atom_types: the symbol of every atom type.
         n_features: columns of h: the atom types and, if it is modelled, the charge.
         position_scale: Angstrom a unit of x.
@@ -52,7 +56,7 @@ class Pretrained:
     name: str
     card: dict[str, Any]
     dynamics: DiTDynamics
-    schedule: NoiseSchedule
+    schedule: NoiseSchedule | FlowPath
     atom_types: tuple[str, ...]
     n_features: int
     position_scale: float
@@ -62,6 +66,15 @@ class Pretrained:
     @property
     def device(self) -> torch.device:
         return next(self.dynamics.parameters()).device
+
+    def sampler(self, flags: Mapping[str, Any] | None = None) -> Sampler:
+        """The sampler that ``flags`` ask for, of the model's process; its usual one without them.
+
+        Raises:
+            ValueError: there is none; one line, the flag first.
+        """
+        process = self.card.get("probabilistic_model", DIFFUSION)
+        return Sampler.of({**(flags or {}), "probabilistic_model": process}, self.schedule.steps)
 
     def draw_sizes(self, n_samples: int) -> Tensor:
         """(n_samples,) numbers of atoms from the training set's histogram, the same that EDM draws from a seed."""
@@ -110,7 +123,12 @@ def assemble(
         n_features = len(atom_types) + int(card["include_charges"])
         settings = {**card["architecture"], "precision": precision}
         dynamics = build_dynamics(card["model"], n_features, **settings)
-        schedule = schedule_of(diffusion["noise_schedule"], diffusion["steps"], diffusion["noise_precision"])
+        process = card.get("probabilistic_model", DIFFUSION)
+        schedule: NoiseSchedule | FlowPath
+        if process == FLOW:
+            schedule = FlowPath(float(card["flow_sigma"]))
+        else:
+            schedule = schedule_of(diffusion["noise_schedule"], diffusion["steps"], diffusion["noise_precision"])
         probabilities = torch.tensor(list(counts.values()), dtype=torch.float64)
         sizes = torch.tensor([int(size) for size in counts])
         position_scale = float(card["normalize_factors"][0])
