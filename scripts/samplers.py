@@ -38,8 +38,12 @@ def cells() -> Iterator[tuple[dict[str, Any], int, int]]:
     for name, calls in [("sde-dpm++", 50), ("sde-dpm++", 25), ("sde-dpm++", 100), ("dpm++", 50), ("ddim", 50),
                         ("heun", 50), ("ancestral", 50), ("sde-dpm++", 10), ("euler-maruyama", 50)]:  # fmt: skip
         yield {"sampler": name, "sampling_steps": calls}, 1, 1000
-    for name, calls in [("sde-dpm++", 50), ("ancestral", 1000)]:
-        yield {"sampler": name, "sampling_steps": calls}, 2, 1000
+    yield {"sampler": "sde-dpm++", "sampling_steps": 50}, 2, 1000
+    for other in ({"step_grid": "karras"}, {"stochasticity": 1.3}, {"stochasticity": 0.7}, {"corrector_steps": 1},
+                  {"step_grid": "time"}):  # fmt: skip
+        yield {"sampler": "sde-dpm++", "sampling_steps": 50, **other}, 1, 1000
+    for seed in (1, 2):
+        yield {}, seed, 1000
     for calls in CALLS[:-1]:
         for name in NAMES:
             yield {"sampler": name, "sampling_steps": calls}, 1, 1000

@@ -59,7 +59,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--nll_draws", type=whole(1, 10_000), default=1, metavar="K",
         help="draws of R a step for the likelihood: a tighter bound for K times the work (%(default)s, the paper's)",
     )  # fmt: skip
-    sampler.add_flags(add)
+    sampler.add_sampler_flags(add)
     add("--checkpoint", metavar="FILE", help="in the run's folder; checkpoint.pt: of the last epoch (EDM's best)")
     add("--untrained", action="store_true", help="initial weights instead, for comparison: *_untrained files")
     add("--datadir", help="where QM9 is now, if not where the run was trained")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from symdiff_plugin.common.weights import finite, mismatch
 from symdiff_plugin.model.dynamics import DiTDynamics, build_dynamics
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.probabilistic_model import DIFFUSION, FLOW
-from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import NoiseSchedule, schedule_of
 
 FOLDER = Path(__file__).resolve().parent
@@ -66,15 +64,6 @@ class Pretrained:
     @property
     def device(self) -> torch.device:
         return next(self.dynamics.parameters()).device
-
-    def sampler(self, flags: Mapping[str, Any] | None = None) -> Sampler:
-        """The sampler that ``flags`` ask for, of the model's process; its usual one without them.
-
-        Raises:
-            ValueError: there is none; one line, the flag first.
-        """
-        process = self.card.get("probabilistic_model", DIFFUSION)
-        return Sampler.of({**(flags or {}), "probabilistic_model": process}, self.schedule.steps)
 
     def draw_sizes(self, n_samples: int) -> Tensor:
         """(n_samples,) numbers of atoms from the training set's histogram, the same that EDM draws from a seed."""

@@ -20,7 +20,7 @@ from symdiff_plugin.process.walk import last, walk
 
 
 @functools.cache
-def with_sampler(edms: Any, chosen: Sampler) -> type:
+def with_sampler(edms: Any, chosen: Sampler) -> Any:
     """A class like ``edms`` that samples by ``chosen``.
 
     Args:

@@ -124,7 +124,7 @@ class Sampler:
         return f"{self.sampler}, {self.sampling_steps} calls ({self.step_grid} grid, eta {self.stochasticity:g}{extra})"
 
 
-def add_flags(add: Any, sampler: str | None = None, usual: str = "as the run was to be sampled") -> None:
+def add_sampler_flags(add: Any, sampler: str | None = None, usual: str = "as the run was to be sampled") -> None:
     """Add the flags to a command line that has no kinds of its own.
 
     Args:

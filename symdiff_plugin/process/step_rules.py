@@ -43,7 +43,7 @@ _TAU = 0.1  # of a Langevin step: where sigma is all the spread there is, its va
 
 
 @dataclass
-class State:
+class StepState:
     """What a rule has beside the step's two ends.
 
     Attributes:
@@ -59,16 +59,16 @@ class State:
     previous: tuple[Level, Prediction] | None = None
 
 
-Step = Callable[["Tensor", Prediction, Level, Level, State], "Tensor"]
+Step = Callable[["Tensor", Prediction, Level, Level, StepState], "Tensor"]
 
 
-def ddim(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def ddim(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """First order, eta as Song et al. (2021) have it."""
     kept = 1 + state.stochasticity**2 * math.expm1(2 * (t.log_ratio - s.log_ratio))
     return _first_order(prediction, s, math.sqrt(kept), state)
 
 
-def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """(SDE-)DPM-Solver++(2M); of first order in the first step."""
     h = s.log_ratio - t.log_ratio
     kept = math.exp(-(state.stochasticity**2) * h) if state.stochasticity else 1.0  # h of a flow's first step: infinity
@@ -80,7 +80,7 @@ def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: Stat
     return new + s.alpha * (1 - kept * math.exp(-h)) * slope * (prediction.data - before.data)
 
 
-def heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """The trapezoid rule; a second call of the network, at the end of DDIM's step."""
     new = s.alpha * prediction.data + s.sigma * prediction.noise
     ahead = state.predict(new, s)
@@ -88,26 +88,26 @@ def heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) ->
     return new + weight / 2 * (ahead.data - prediction.data)
 
 
-def midpoint(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def midpoint(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """Euler's step to halfway, then the velocity there for the whole step. Of a straight path, such as a flow's."""
     halfway = Level((t.time + s.time) / 2, math.log((t.alpha + s.alpha) / 2), math.log((t.sigma + s.sigma) / 2))
     return z + _straight(state.predict(z + _straight(prediction, t, halfway), halfway), t, s)
 
 
-def straight_heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def straight_heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """The mean of the velocities at both ends of Euler's step. Of a straight path, such as a flow's."""
     first = _straight(prediction, t, s)
     return z + (first + _straight(state.predict(z + first, s), t, s)) / 2
 
 
-def euler_maruyama(z: Tensor, prediction: Prediction, t: Level, s: Level, state: State) -> Tensor:
+def euler_maruyama(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """The reverse SDE, everything held at t."""
     h, eta = s.log_ratio - t.log_ratio, state.stochasticity
     drift = (s.log_alpha - t.log_alpha) * z - (1 + eta**2) * h * t.sigma * prediction.noise
     return z + drift + _noise(eta * t.sigma * math.sqrt(2 * h), state)
 
 
-def langevin(z: Tensor, prediction: Prediction, level: Level, state: State) -> Tensor:
+def langevin(z: Tensor, prediction: Prediction, level: Level, state: StepState) -> Tensor:
     """A corrector: z at the same level."""
     return z - _TAU * level.sigma * prediction.noise + _noise(level.sigma * math.sqrt(2 * _TAU), state)
 
@@ -117,12 +117,12 @@ def _straight(prediction: Prediction, t: Level, s: Level) -> Tensor:
     return (s.alpha - t.alpha) * prediction.data + (s.sigma - t.sigma) * prediction.noise
 
 
-def _first_order(prediction: Prediction, s: Level, kept: float, state: State) -> Tensor:
+def _first_order(prediction: Prediction, s: Level, kept: float, state: StepState) -> Tensor:
     mean = s.alpha * prediction.data + s.sigma * kept * prediction.noise
     return mean + _noise(s.sigma * math.sqrt(1 - kept**2), state)
 
 
-def _noise(deviation: float, state: State) -> Tensor | float:
+def _noise(deviation: float, state: StepState) -> Tensor | float:
     """None is drawn where none is wanted: an ODE takes no random numbers."""
     return deviation * state.draw() if deviation else 0.0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.step_rules import State, langevin
+from symdiff_plugin.process.step_rules import StepState, langevin
 
 N_DIMS = 3
 
@@ -38,7 +38,7 @@ def walk(
     Yields:
         z at each level after the first.
     """
-    state = State(predict, draw, sampler.stochasticity)
+    state = StepState(predict, draw, sampler.stochasticity)
     for t, s in itertools.pairwise(levels):
         prediction = predict(z, t)
         z = centred(sampler.rule.step(z, prediction, t, s, state), node_mask)

@@ -240,7 +240,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name, kind in probabilistic_model.KINDS.items():
         everyone.add_argument(f"--{name}", default=None, metavar=kind.metavar, help=probabilistic_model.HELP[name])
-    sampler.add_flags(everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}")
+    sampler.add_sampler_flags(
+        everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}"
+    )
     if _is_geom(parser):
         geom.add_flags(everyone)
     ours = parser.add_argument_group(f"of the plugin's models ({', '.join(PRESETS)})", "Defaults are the preset's.")

@@ -43,7 +43,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         kind = whole(0) if action.dest in _MAY_BE_ZERO else _KINDS.get(action.type)
         if kind is not None:
             action.type, action.metavar = kind, kind.metavar
-    sampler.add_flags(parser.add_argument)
+    sampler.add_sampler_flags(parser.add_argument)
     options = parser.parse_args(argv)
     _sampling.clear()
     _sampling.update((name, getattr(options, name)) for name in sampler.KINDS)

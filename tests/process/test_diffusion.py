@@ -13,7 +13,7 @@ from symdiff_plugin.process.diffusion import centred_noise, padded_mask, sample
 from symdiff_plugin.process.level import Prediction
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma, schedule_of
-from symdiff_plugin.process.step_rules import State
+from symdiff_plugin.process.step_rules import StepState
 
 
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,7 +59,7 @@ def test_a_step_is_the_posterior_of_bayes():
     sampler = Sampler.of({}, 100)
     levels = sampler.levels(schedule)[::-1]
     for drawn, wanted in ((0.0, mean), (1.0, mean + variance.sqrt())):
-        state = State(lambda z, level: None, lambda drawn=drawn: drawn, sampler.stochasticity)
+        state = StepState(lambda z, level: None, lambda drawn=drawn: drawn, sampler.stochasticity)
         found = [
             sampler.rule.step(z_t[i], Prediction(z_0, epsilon), levels[i + 1], levels[i], state) for i in range(100)
         ]

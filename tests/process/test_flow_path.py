@@ -14,7 +14,7 @@ from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.step_grids import GRIDS
-from symdiff_plugin.process.step_rules import FLOW_RULES, State
+from symdiff_plugin.process.step_rules import FLOW_RULES, StepState
 from symdiff_plugin.process.walk import walk
 
 PATH = FlowPath(0.02)
@@ -77,7 +77,7 @@ def test_steps_are_the_textbooks(name: str, t: float) -> None:
         return PATH.read(z, field(z, 1 - level.time), level)
 
     before, after = PATH.level(1 - t), PATH.level(1 - t - dt)
-    found = FLOW_RULES[name].step(z, predict(z, before), before, after, State(predict, lambda: None, 0.0))
+    found = FLOW_RULES[name].step(z, predict(z, before), before, after, StepState(predict, lambda: None, 0.0))
     torch.testing.assert_close(found, z + dt * ahead, rtol=1e-12, atol=1e-12)
 
 

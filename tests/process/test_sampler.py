@@ -9,7 +9,7 @@ import sys
 import pytest
 from exact import SCHEDULE
 
-from symdiff_plugin.process.sampler import FAST_STEPS, HELP, KINDS, Sampler, add_flags, chosen
+from symdiff_plugin.process.sampler import FAST_STEPS, HELP, KINDS, Sampler, add_sampler_flags, chosen
 from symdiff_plugin.process.step_rules import RULES
 
 
@@ -31,11 +31,16 @@ def test_what_is_not_edms(flags: dict) -> None:
 
 
 def test_the_usual_settings_of_a_sampler() -> None:
-    for name, rule in RULES.items():
+    usual = {
+        "ancestral": (1, 1, 1), "ddim": (0, 0, 1), "sde-dpm++": (1, 0, 2), "dpm++": (0, 0, 0), "heun": (0, 0, 0),
+        "euler-maruyama": (1, 0, 2),
+    }  # fmt: skip
+    assert {name: (rule.stochasticity, rule.least, rule.most) for name, rule in RULES.items()} == usual
+    for name in RULES:
         found = Sampler.of({"sampler": name}, 1000)
         if name != "ancestral":
-            assert (found.sampling_steps, found.step_grid) == (FAST_STEPS, "logsnr")
-        assert found.stochasticity == rule.stochasticity
+            assert (found.sampling_steps, found.step_grid) == (FAST_STEPS, "logsnr") == (50, "logsnr")
+        assert found.stochasticity == usual[name][0]
     assert Sampler.of({"sampling_steps": 20}, 1000).step_grid == "logsnr"  # few ancestral steps are no longer EDM's
 
 
@@ -95,7 +100,7 @@ def test_the_usual_sampler_of_a_process() -> None:
 
 def test_flags_of_a_command_line() -> None:
     parser = argparse.ArgumentParser()
-    add_flags(parser.add_argument, "sde-dpm++")
+    add_sampler_flags(parser.add_argument, "sde-dpm++")
     assert vars(parser.parse_args([])) == {**dict.fromkeys(KINDS), "sampler": "sde-dpm++"}
     given = parser.parse_args(["--sampling_steps", "9", "--stochasticity", "0.5", "--corrector_steps", "0"])
     assert (given.sampling_steps, given.stochasticity, given.corrector_steps) == (9, 0.5, 0)
@@ -116,6 +121,6 @@ def run(code: str) -> str:
 
 def test_a_command_knows_its_flags_without_torch_and_samples_without_the_compiler() -> None:
     see = "import sys; from symdiff_plugin import sample; from symdiff_plugin.evaluate import __main__; "
-    assert run(see + "sample._parser('prog'); print('torch' in sys.modules)") == "False"
+    assert run(see + "sample._parser('sample'); print('torch' in sys.modules)") == "False"
     see = "import sys; import symdiff_plugin.pretrained, symdiff_plugin.process.diffusion; "
     assert run(see + "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)") == "True False"

@@ -12,7 +12,7 @@ from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.step_rules import RULES, State, langevin, multistep
+from symdiff_plugin.process.step_rules import RULES, StepState, langevin, multistep
 from symdiff_plugin.process.walk import walk
 
 VARIANCE = 0.25
@@ -86,7 +86,7 @@ def drawn() -> tuple[torch.Tensor, Prediction, Prediction, torch.Tensor]:
 def test_ancestral_is_edms_posterior_whatever_lies_between() -> None:
     _, t, s = levels()
     z, now, _, xi = drawn()
-    state = State(lambda z, level: None, lambda: xi, 1.0)
+    state = StepState(lambda z, level: None, lambda: xi, 1.0)
     # EDM's sample_p_zs_given_zt, from its gammas.
     gamma_t, gamma_s = -2 * t.log_ratio, -2 * s.log_ratio
     alpha_ts = t.alpha / s.alpha
@@ -105,7 +105,7 @@ def test_ddim_is_song_and_others(eta: float) -> None:
     # Equations 12 and 16, whose alpha is the square of ours.
     deviation = eta * math.sqrt((1 - s.alpha**2) / (1 - t.alpha**2) * (1 - t.alpha**2 / s.alpha**2))
     wanted = s.alpha * now.data + math.sqrt(1 - s.alpha**2 - deviation**2) * now.noise + deviation * xi
-    found = RULES["ddim"].step(z, now, t, s, State(lambda z, level: None, lambda: xi, eta))
+    found = RULES["ddim"].step(z, now, t, s, StepState(lambda z, level: None, lambda: xi, eta))
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -121,7 +121,7 @@ def test_the_multistep_rule_is_lu_and_others(eta: float) -> None:
         wanted = wanted + s.sigma * math.sqrt(1 - math.exp(-2 * eta**2 * h)) * xi
     else:  # DPM-Solver++(2M), Algorithm 2
         wanted = s.sigma / t.sigma * z - s.alpha * (math.exp(-h) - 1) * data
-    state = State(lambda z, level: None, lambda: xi, eta, (r, before))
+    state = StepState(lambda z, level: None, lambda: xi, eta, (r, before))
     torch.testing.assert_close(multistep(z, now, t, s, state), wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -133,7 +133,7 @@ def test_euler_maruyama_is_the_reverse_sde(eta: float) -> None:
     f_dt, g2_dt = t.log_alpha - s.log_alpha, 2 * t.sigma**2 * (s.log_ratio - t.log_ratio)
     score = -now.noise / t.sigma
     wanted = z - f_dt * z + (1 + eta**2) / 2 * g2_dt * score + eta * math.sqrt(g2_dt) * xi
-    found = RULES["euler-maruyama"].step(z, now, t, s, State(lambda z, level: None, lambda: xi, eta))
+    found = RULES["euler-maruyama"].step(z, now, t, s, StepState(lambda z, level: None, lambda: xi, eta))
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -142,7 +142,7 @@ def test_a_langevin_step_goes_along_the_score() -> None:
     z, now, _, xi = drawn()
     length = 0.1 * t.sigma**2
     wanted = z + length * -now.noise / t.sigma + math.sqrt(2 * length) * xi
-    found = langevin(z, now, t, State(lambda z, level: None, lambda: xi, 0.0))
+    found = langevin(z, now, t, StepState(lambda z, level: None, lambda: xi, 0.0))
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -153,7 +153,7 @@ def test_a_deterministic_rule_draws_nothing() -> None:
     _, t, s = levels()
     z, now, _, _ = drawn()
     for name in ("ddim", "dpm++", "heun"):
-        RULES[name].step(z, now, t, s, State(lambda z, level: now, no_draw, 0.0))
+        RULES[name].step(z, now, t, s, StepState(lambda z, level: now, no_draw, 0.0))
 
 
 DISTANCE = 1.4

@@ -72,7 +72,9 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *KINDS, *RECORDED}
+    ours = {"seed", "all_classes", "keep_checkpoints", "debug_checks", "flow_sigma", "score_weighting"}
+    assert set(after) - set(before) == {*ours, *KINDS, *RECORDED}
+    assert after["flow_sigma"] is after["score_weighting"] is None
 
 
 @pytest.mark.parametrize("model", ["symdiff_tiny", "gnn_dynamics", "egnn_dynamics"])
@@ -273,7 +275,7 @@ REFUSED = [
     ("--diffusion_noise_schedule", "polynomial_0", "learned, cosine or polynomial_P"),
     ("--diffusion_noise_schedule", "polynomial_nan", "learned, cosine or polynomial_P"),
     ("--diffusion_loss_type", "l1", "one of vlb, l2, not l1"),
-    ("--probabilistic_model", "flow", "one of diffusion, not flow"),
+    ("--probabilistic_model", "flow", "one of diffusion, score_matching, flow_matching, not flow"),
     ("--n_stability_samples", "10000000000", "a whole number from 1 to 10000000"),
     ("--n_layers", "0", "a whole number from 1 to 1000, not 0"),
     ("--nf", "-3", "a whole number from 1 to 16384, not -3"),
