@@ -24,8 +24,8 @@ from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
 from symdiff_plugin.process.edm_diffusion import with_sampler
-from symdiff_plugin.process.edm_processes import flow_matching
-from symdiff_plugin.process.probabilistic_model import FLOW, PROCESSES, WITH_LIKELIHOOD
+from symdiff_plugin.process.edm_processes import flow_matching, score_matching
+from symdiff_plugin.process.probabilistic_model import FLOW, PROCESSES, SCORE, WITH_LIKELIHOOD
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.sampling_step import sampling, step_time
 from symdiff_plugin.training import eval_scripts
@@ -176,6 +176,8 @@ def diffusion_class(args: Namespace, edms: Any) -> Any:
     chosen = Sampler.of(vars(args), args.diffusion_steps)
     if args.probabilistic_model == FLOW:
         return flow_matching(edms, chosen, args.flow_sigma)
+    if args.probabilistic_model == SCORE:
+        return score_matching(edms, chosen, args.score_weighting)
     return edms if chosen.is_edms(args.diffusion_steps) else with_sampler(edms, chosen)
 
 

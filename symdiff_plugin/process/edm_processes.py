@@ -34,7 +34,7 @@ def error_a_dimension(prediction: Tensor, target: Tensor, node_mask: Tensor) -> 
 
 
 @functools.cache
-def flow_matching(edms: Any, chosen: Sampler, sigma: float) -> type:
+def flow_matching(edms: Any, chosen: Sampler, sigma: float) -> Any:
     """A class like ``edms`` whose network is a velocity, on the path of :class:`FlowPath`.
 
     Args:
@@ -80,3 +80,51 @@ def flow_matching(edms: Any, chosen: Sampler, sigma: float) -> type:
             return info
 
     return FlowMatching
+
+
+@functools.cache
+def score_matching(edms: Any, chosen: Sampler, weighting: str) -> Any:
+    r"""A class like ``edms`` that is trained by eq. 25, in continuous time, and is EDM's in everything else.
+
+    The SDE is the variance-preserving one whose marginals are EDM's, q(z_t | z_0) = N(alpha_t z_0, sigma_t^2): it has
+    g^2 = sigma^2 dgamma/dt, gamma = log sigma^2 / alpha^2, a straight line between the entries of EDM's table. The
+    network predicts epsilon, the score is -epsilon / sigma, and eq. 25 is, of its lambda,
+
+        sigma^2:     |epsilon_theta - epsilon|^2, here a dimension
+        g^2 (half):  dgamma/dt / 2 |epsilon_theta - epsilon|^2, the likelihood's weight (Song et al. 2021), in nats
+
+    So the samplers of the diffusions are its own: the reverse SDE by Euler-Maruyama's steps and better ones, and the
+    probability-flow ODE. Its NLL in evaluation is EDM's bound, that of the ancestral sampler with all T steps.
+
+    Args:
+        edms: EDM's ``EnVariationalDiffusion``.
+        chosen: the sampler.
+        weighting: ``sigma2`` or ``g2``.
+    """
+    base: Any = with_sampler(edms, chosen)
+
+    class ScoreMatching(base):
+        def forward(
+            self, x: Tensor, h: dict[str, Tensor], node_mask: Tensor, edge_mask: Tensor | None = None,
+            context: Tensor | None = None,
+        ) -> Tensor:  # fmt: skip
+            """The loss (B,) in training, EDM's NLL (B,) in evaluation."""
+            if not self.training:
+                return super().forward(x, h, node_mask, edge_mask, context)
+            xh = joined(self, x, h, node_mask)
+            t = torch.rand(len(x), 1, device=x.device, dtype=x.dtype)
+            gamma, slope = (part[..., None] for part in self._gamma_and_slope(t))
+            epsilon = self.sample_combined_position_feature_noise(len(x), x.shape[1], node_mask)
+            z = torch.sigmoid(-gamma).sqrt() * xh + torch.sigmoid(gamma).sqrt() * epsilon
+            prediction = self.phi(z, t, node_mask, edge_mask, context)
+            if weighting == "sigma2":
+                return error_a_dimension(prediction, epsilon, node_mask)
+            return 0.5 * (slope * (prediction - epsilon).square()).sum((1, 2))
+
+        def _gamma_and_slope(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            """gamma and dgamma/dt (B, 1) at any t (B, 1); EDM's module rounds the time to a step."""
+            step = (t * self.T).floor().clamp(max=self.T - 1)
+            before, after = self.gamma(step / self.T), self.gamma((step + 1) / self.T)
+            return torch.lerp(before, after, (t * self.T - step).to(before.dtype)), self.T * (after - before)
+
+    return ScoreMatching

@@ -6,16 +6,19 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from test_edm_diffusion import EDGES, MASK, SIZES, Told, edm_class, egnn, molecules, symdiff
 from torch import Tensor, nn
 
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask, sample
-from symdiff_plugin.process.edm_processes import flow_matching
+from symdiff_plugin.process.edm_processes import flow_matching, score_matching
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.sampler import Sampler
+from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
 from symdiff_plugin.process.step_rules import FLOW_RULES
+from symdiff_plugin.process.walk import centred
 
 pytestmark = pytest.mark.edm
 
@@ -46,6 +49,12 @@ def built(process: type, network: nn.Module, charges: bool, factors: tuple) -> n
     ).double()  # fmt: skip
 
 
+def score(network: nn.Module, weighting: str = "sigma2", name: str = "euler-maruyama", **built_as: object) -> nn.Module:
+    chosen = Sampler.of({"probabilistic_model": "score_matching", "sampler": name, "sampling_steps": 10}, 30)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return built(score_matching(edm_class(), chosen, weighting), network, True, built_as.get("factors", (2, 2, 2)))
+
+
 class Known(nn.Module):
     """z times a factor of the time, the best one plus an error."""
 
@@ -62,6 +71,13 @@ def best_velocity(t: Tensor) -> Tensor:
     t = 1 - t
     sigma = 1 - (1 - SIGMA) * t
     return (t * VARIANCE - (1 - SIGMA) * sigma) / (t**2 * VARIANCE + sigma**2)
+
+
+def best_noise(t: Tensor) -> Tensor:
+    """E[epsilon | z] / z of Gaussian data, on the straight lines between the entries of EDM's table."""
+    times = 30 * t.numpy()
+    gamma = torch.from_numpy(np.interp(times, np.arange(31), polynomial_gamma(30, 2.0, 1e-5).double().numpy()))
+    return gamma.sigmoid().sqrt() / ((-gamma).sigmoid() * VARIANCE + gamma.sigmoid())
 
 
 def slope(model: nn.Module, error: Tensor, count: int) -> tuple[float, float]:
@@ -84,6 +100,57 @@ def test_the_known_velocity_minimises_the_loss(training: bool) -> None:
         mean, deviation = slope(model, error, count)
         assert (abs(mean) < 4 * deviation) == known
         assert known or (mean > 0) == (off > 0)
+
+
+@pytest.mark.parametrize("weighting", ["sigma2", "g2"])
+def test_the_known_score_minimises_the_loss(weighting: str) -> None:
+    count = 20_000
+    for off, known in ((0.0, True), (0.05, False), (-0.05, False)):
+        error = torch.full((count, 1, 1), off, requires_grad=True)
+        model = score(Known(best_noise, error), weighting, factors=(1, 1, 1)).train()
+        mean, deviation = slope(model, error, count)
+        assert (abs(mean) < 4 * deviation) == known
+        assert known or (mean > 0) == (off > 0)
+
+
+def test_the_weight_g2_is_the_likelihoods() -> None:
+    """Of a network of zeros the integral of dgamma / 2 |epsilon|^2 is d / 2 (gamma_1 - gamma_0)."""
+    mask = padded_mask(torch.full((40_000,), 3), torch.float64)
+    data = torch.zeros(40_000, 3, 9)
+    h = {"categorical": data[..., 3:8], "integer": data[..., 8:]}
+    torch.manual_seed(0)
+    loss = score(Known(torch.zeros_like, torch.zeros(1)), "g2", factors=(1, 1, 1)).train()(data[..., :3], h, mask)
+    gamma = polynomial_gamma(30, 2.0, 1e-5).double()
+    wanted = (3 * 2 + 6 * 3) / 2 * (gamma[-1] - gamma[0]).item()
+    assert abs(loss.mean().item() - wanted) < 4 * loss.std().item() / 200
+    assert loss.std().item() / 200 < 0.02 * wanted
+
+
+def test_in_evaluation_score_matching_has_edms_bound() -> None:
+    network = symdiff()
+    mine = score(network).eval()
+    with contextlib.redirect_stdout(io.StringIO()):
+        edms = built(edm_class(), network, True, (2, 2, 2)).eval()
+    torch.manual_seed(0)
+    x, types = torch.randn(3, 7, 3), torch.randint(5, (3, 7))
+    x = centred(x * MASK, MASK)
+    h = {"categorical": nn.functional.one_hot(types, 5) * MASK, "integer": (types[..., None] + 1) * MASK}
+    found = []
+    for model in (mine, edms):
+        torch.manual_seed(1)
+        found.append(model(x, h, MASK, EDGES, None).detach())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", ["euler-maruyama", "sde-dpm++", "heun", "ancestral"])
+def test_score_matching_samples_as_a_diffusion_does(name: str) -> None:
+    network = symdiff()
+    x, types = molecules(score(network, name=name).eval())
+    torch.manual_seed(5)
+    chosen = Sampler.of({"sampler": name, "sampling_steps": 10}, 30)
+    wanted, wanted_types = sample(network, NoiseSchedule(polynomial_gamma(30)), MASK, 5, 6, 2.0, chosen)
+    torch.testing.assert_close(x, wanted, rtol=1e-6, atol=1e-7)
+    assert torch.equal(types[MASK[..., 0] > 0], wanted_types[MASK[..., 0] > 0])
 
 
 def test_the_loss_is_a_mean_over_a_molecules_own_dimensions() -> None:
