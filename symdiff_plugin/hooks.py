@@ -24,6 +24,8 @@ from symdiff_plugin.edm.checkout import GEOM_PERMUTATION
 from symdiff_plugin.evaluate.novelty import training_smiles
 from symdiff_plugin.packed.precision import tell_if_slower
 from symdiff_plugin.process.edm_diffusion import with_sampler
+from symdiff_plugin.process.edm_processes import flow_matching, score_matching
+from symdiff_plugin.process.probabilistic_model import FLOW, PROCESSES, SCORE, WITH_LIKELIHOOD
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.sampling_step import sampling, step_time
 from symdiff_plugin.training import eval_scripts
@@ -41,6 +43,8 @@ from symdiff_plugin.training.size_independent_loss import attach_sizes, begin_st
 from symdiff_plugin.training.tracker import tracker as wandb
 
 __all__ = [
+    "PROCESSES",
+    "WITH_LIKELIHOOD",
     "DataLoader",
     "LogProbabilities",
     "NearestSize",
@@ -69,6 +73,7 @@ __all__ = [
     "property_column",
     "read",
     "read_split",
+    "regression_loss",
     "run_arguments",
     "sample_batches",
     "sampling",
@@ -162,14 +167,32 @@ load_weights = _for_scripts(eval_scripts.load_weights, ValueError)
 
 
 def diffusion_class(args: Namespace, edms: Any) -> Any:
-    """The class of EDM's diffusion model that samples as ``args`` say; upstream's own where that is upstream's way.
+    """The class of EDM's diffusion model that trains and samples as ``args`` say; upstream's own where that is its way.
 
     Args:
         args: the run's arguments, old pickles included.
         edms: EDM's ``EnVariationalDiffusion``.
     """
     chosen = Sampler.of(vars(args), args.diffusion_steps)
+    if args.probabilistic_model == FLOW:
+        return flow_matching(edms, chosen, args.flow_sigma)
+    if args.probabilistic_model == SCORE:
+        return score_matching(edms, chosen, args.score_weighting)
     return edms if chosen.is_edms(args.diffusion_steps) else with_sampler(edms, chosen)
+
+
+def regression_loss(
+    model: nn.Module, x: torch.Tensor, h: dict[str, torch.Tensor], node_mask: torch.Tensor, edge_mask: torch.Tensor,
+    context: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, float]:  # fmt: skip
+    """What EDM's ``compute_loss_and_nll`` returns, of a model without a likelihood: no log p(N) belongs to its loss.
+
+    Args:
+        model: a process's class, or its ``DataParallel``; returns (B,).
+        x, h, node_mask, edge_mask, context: as EDM's models take them.
+    """
+    loss = model(x, h, node_mask, edge_mask.view(len(x), -1), context).mean(0)
+    return loss, torch.zeros(1, device=loss.device), 0.0
 
 
 def usual_size(args: Any, dataset_info: Mapping[str, Any]) -> int:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.presets import PRECISIONS
-from symdiff_plugin.process.sampler import FAST, Sampler, add_sampler_flags
+from symdiff_plugin.process.probabilistic_model import FLOW
+from symdiff_plugin.process.sampler import FAST, USUAL, Sampler, add_sampler_flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def sample_pretrained(
     from symdiff_plugin.evaluate.by_size import in_batches
 
     start = time.monotonic()
-    sampler = sampler or Sampler.of({}, model.schedule.steps)
+    sampler = sampler or Sampler.of({"probabilistic_model": model.schedule.process}, model.schedule.steps)
     torch.manual_seed(seed)
     sizes = model.draw_sizes(n_samples)
     with counting(f"Sampling {n_samples:,} molecules", n_samples, "molecules") as advance:
@@ -213,7 +214,7 @@ def _parser(prog: str) -> OneLineParser:
     add("--pretrained", metavar="NAME", help="python -m symdiff_plugin.pretrained list has the names")
     add("--n_samples", type=SAMPLES, default=100, metavar="N", help="molecules to sample (%(default)s)")
     add("--seed", type=SEED, default=0, metavar="N", help="of all random numbers (%(default)s)")
-    add_sampler_flags(add, FAST, FAST)
+    add_sampler_flags(add, usual=f"{FAST}; flow_matching: {USUAL[FLOW]}")
     add("--out", type=Path, help="folder of the results (samples/NAME)")
     add("--device", type=DEVICE, help="cpu or cuda (cuda where there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
@@ -250,7 +251,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
             if recognised := model.card.get("recognised"):
                 print(f"{options.run}: recognised {recognised}")
         try:
-            sampler = Sampler.of(vars(options), model.schedule.steps)
+            usual = USUAL[FLOW] if model.schedule.process == FLOW else FAST
+            given = {**vars(options), "sampler": options.sampler or usual}
+            sampler = Sampler.of({**given, "probabilistic_model": model.schedule.process}, model.schedule.steps)
         except ValueError as error:
             parser.error(str(error))
         architecture = model.dynamics.architecture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from symdiff_plugin.common.command_line import OneLineParser, refuse
 from symdiff_plugin.common.kinds import DEVICE, SAMPLES, SEED, whole, word_or
 from symdiff_plugin.process import sampler
+from symdiff_plugin.process.probabilistic_model import NO_LIKELIHOOD, has_likelihood
 
 if TYPE_CHECKING:
     from symdiff_plugin.common.errors import EvaluationError
@@ -113,6 +114,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
             options.run, options.untrained, options.checkpoint, options.datadir, options.device, seed=options.seed,
             data_file=options.data_file, sampling=vars(options),
         )  # fmt: skip
+        if not has_likelihood(run.args):
+            if options.nll_molecules or options.nll_draws > 1:
+                raise EvaluationError(f"{NO_LIKELIHOOD}: leave out --nll_molecules and --nll_draws")
+            print(f"{options.run}: {NO_LIKELIHOOD}: the NLL is left out")
+            options.nll_molecules = 0
         record, written = evaluate_runs(
             run, options.runs, options.seed, options.n_samples, options.batch_size, options.partition,
             options.nll_molecules, options.nll_draws, suffix, posebusters=options.posebusters,

@@ -13,6 +13,7 @@ from symdiff_plugin.common.progress import progress
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.evaluate.trained_run import TrainedRun
 from symdiff_plugin.process.importance_bound import importance_weighted_nll
+from symdiff_plugin.process.probabilistic_model import NO_LIKELIHOOD, has_likelihood
 
 PARTITIONS = {"test": "Test", "val": "Validation"}
 
@@ -42,8 +43,10 @@ def negative_log_likelihood(
         eq. (9) on the same draws, and ``nll_gain_standard_error``.
 
     Raises:
-        EvaluationError: there is no such partition.
+        EvaluationError: there is no such partition, or the run's process has no likelihood.
     """
+    if not has_likelihood(run.args):
+        raise EvaluationError(f"{run.folder}: {NO_LIKELIHOOD}")
     loader = partition_loader(run, partition, n_molecules, batch_size or run.args.batch_size)
     values, gains = [], []
     with torch.no_grad():

@@ -105,6 +105,10 @@ def load_run(
     args = read_arguments(folder)
     arguments = dict(vars(args))
     vars(args).update(chosen(sampling or {}, arguments))
+    try:
+        Sampler.of(vars(args), args.diffusion_steps)
+    except ValueError as error:
+        raise EvaluationError(first_line(error)) from error
     if recognised := arguments.get("recognised"):
         print(f"{folder}: recognised {recognised}")
     name = None if untrained else checkpoint or checkpoints.best_weights(args)

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from symdiff_plugin.common.weights import finite, mismatch
 from symdiff_plugin.model.dynamics import DiTDynamics, build_dynamics
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.probabilistic_model import DIFFUSION, FLOW
 from symdiff_plugin.process.schedule import NoiseSchedule, schedule_of
 
 FOLDER = Path(__file__).resolve().parent
@@ -41,7 +43,7 @@ class Pretrained:
         name: what it is called.
         card: what ``NAME.json`` holds.
         dynamics: the network, in eval mode on its device.
-        schedule: of the diffusion.
+        schedule: of the diffusion; of a flow its path.
         atom_types: the symbol of every atom type.
         n_features: columns of h: the atom types and, if it is modelled, the charge.
         position_scale: Angstrom a unit of x.
@@ -52,7 +54,7 @@ class Pretrained:
     name: str
     card: dict[str, Any]
     dynamics: DiTDynamics
-    schedule: NoiseSchedule
+    schedule: NoiseSchedule | FlowPath
     atom_types: tuple[str, ...]
     n_features: int
     position_scale: float
@@ -110,7 +112,12 @@ def assemble(
         n_features = len(atom_types) + int(card["include_charges"])
         settings = {**card["architecture"], "precision": precision}
         dynamics = build_dynamics(card["model"], n_features, **settings)
-        schedule = schedule_of(diffusion["noise_schedule"], diffusion["steps"], diffusion["noise_precision"])
+        process = card.get("probabilistic_model", DIFFUSION)
+        schedule: NoiseSchedule | FlowPath
+        if process == FLOW:
+            schedule = FlowPath(float(card["flow_sigma"]))
+        else:
+            schedule = schedule_of(diffusion["noise_schedule"], diffusion["steps"], diffusion["noise_precision"])
         probabilities = torch.tensor(list(counts.values()), dtype=torch.float64)
         sizes = torch.tensor([int(size) for size in counts])
         position_scale = float(card["normalize_factors"][0])

@@ -21,10 +21,11 @@ from symdiff_plugin.data.schema import DataError
 from symdiff_plugin.edm import import_edm
 from symdiff_plugin.model.dynamics import build_dynamics
 from symdiff_plugin.pretrained import FOLDER, FORMAT, Pretrained, PretrainedError, architecture_of, assemble
+from symdiff_plugin.process.probabilistic_model import DEFAULTS, DIFFUSION
 from symdiff_plugin.process.schedule import schedule_of
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.training.checkpoint import FILE_NAME, load_checkpoint
-from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows, validation
 from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.size_histogram import histogram
 from symdiff_plugin.training.stored_run import read_arguments, read_weights
@@ -114,6 +115,7 @@ def model_of(run: Path, weights: str = WEIGHTS) -> tuple[dict[str, Tensor], dict
             "noise_schedule": args.diffusion_noise_schedule,
             "noise_precision": args.diffusion_noise_precision,
         },
+        **_process(args),
         "training": _training(run, args.batch_size, args.ema_decay, weights),
         "metrics": _metrics(run, weights),
     }
@@ -157,6 +159,14 @@ def _settings(args: Any) -> dict[str, Any]:
     return {**architecture_overrides(args), "precision": "fp32"}
 
 
+def _process(args: Any) -> dict[str, Any]:
+    """What the card says of a process that is not EDM's diffusion."""
+    if getattr(args, "probabilistic_model", DIFFUSION) == DIFFUSION:
+        return {}
+    own = {name: getattr(args, name) for name, (of, _) in DEFAULTS.items() if of == args.probabilistic_model}
+    return {"probabilistic_model": args.probabilistic_model, **own}
+
+
 def _check(state: dict[str, Tensor], gamma: Tensor, expected: dict[str, Tensor], path: Path) -> None:
     if _GAMMA not in state or state[_GAMMA].shape != gamma.shape:
         raise PretrainedError(f"{path} lacks EDM's table of {len(gamma)} gammas: it is not of this run")
@@ -188,7 +198,8 @@ def _training(run: Path, batch_size: int, ema_decay: float, weights: str) -> dic
             spent: list[Any] = [row.get(key) for row in rows]
             record[key] = None if None in spent else round(sum(spent), 1)
         record["lr"] = _learning_rates(rows)
-        record |= {key: rows[-1].get(key) for key in ("train_loss", "val_nll", "test_nll")}
+        kind = "loss" if "val_loss" in rows[-1] else "nll"
+        record |= {key: rows[-1].get(key) for key in ("train_loss", f"val_{kind}", f"test_{kind}")}
     return record
 
 
@@ -196,8 +207,8 @@ def _epochs(run: Path, rows: list[dict[str, Any]], weights: str) -> int:
     """Epochs of training behind the weights; 0 where the history has none that was tested."""
     if weights == FILE_NAME:
         return load_checkpoint(run / FILE_NAME, mmap=True)["epoch"]
-    tested = [row for row in rows if row.get("val_nll") is not None]
-    return min(tested, key=lambda row: row["val_nll"])["epoch"] + 1 if tested else 0
+    tested = [(value, row["epoch"]) for row in rows if (value := validation(row)) is not None]
+    return min(tested)[1] + 1 if tested else 0
 
 
 def _portable(command: str) -> str:

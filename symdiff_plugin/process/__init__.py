@@ -7,7 +7,9 @@
     walk             the one loop over the levels
     diffusion        molecules without EDM
     edm_diffusion    EDM's class with another sampler than its own
+    flow_path        flow matching's straight path from noise to data, which takes the schedule's place
+    edm_processes    score and flow matching as classes like EDM's
 
 A process of its own needs a schedule (``level``, ``level_at``) and a network read as a
-:class:`~symdiff_plugin.process.step_rules.Prediction`; grids, rules and walk are the same.
+:class:`~symdiff_plugin.process.level.Prediction`; grids, rules and walk are the same.
 """

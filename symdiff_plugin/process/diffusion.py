@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.packed.atoms import remove_mean
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.schedule import Level, NoiseSchedule
-from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import N_DIMS, from_epsilon, last, walk
+from symdiff_plugin.process.schedule import NoiseSchedule
+from symdiff_plugin.process.walk import N_DIMS, last, walk
 
 
 def centred_noise(node_mask: Tensor, n_features: int) -> Tensor:
@@ -45,44 +46,43 @@ def padded_mask(sizes: Tensor, dtype: torch.dtype = torch.float32, length: int |
 @torch.no_grad()
 def sample(
     dynamics: Any,
-    schedule: NoiseSchedule,
+    path: NoiseSchedule | FlowPath,
     node_mask: Tensor,
     n_types: int,
     n_features: int,
     position_scale: float = 1.0,
     sampler: Sampler | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Molecules from noise, along the schedule and by the decoding of z_0, p(x, h | z_0).
+    """Molecules from noise, along the path and by its decoding: of a diffusion p(x, h | z_0).
 
     Args:
-        dynamics: predicts the noise; called as EDM calls it, see
+        dynamics: predicts the noise, or of a flow the velocity; called as EDM calls it, see
             :meth:`symdiff_plugin.model.dynamics.DiTDynamics._forward`.
-        schedule: the one that the network was trained with.
+        path: the one that the network was trained with.
         node_mask: (B, N, 1) of 0 and 1; its device and dtype are those of the computation.
         n_types: atom types, the first columns of h.
         n_features: columns of h, one more than ``n_types`` where the charge is modelled.
         position_scale: Angstrom a unit of x, the first of EDM's ``normalize_factors``; the others, of h, do not
             change which type is the most probable.
-        sampler: EDM's own, all T steps, if not given.
+        sampler: one of the network's process; the usual one, of a diffusion EDM's with all T steps, if not given.
 
     Returns:
         Positions (B, N, 3) in Angstrom, of zero centre of mass and zero on padding, and the atom types (B, N),
         integers, of no meaning on padding.
     """
     batch, device = len(node_mask), node_mask.device
-    sampler = sampler or Sampler.of({}, schedule.steps)
-    levels = sampler.levels(schedule)
+    sampler = sampler or Sampler.of({"probabilistic_model": path.process}, path.steps)
+    levels = sampler.levels(path)
 
     def predict(z: Tensor, level: Level) -> Prediction:
         time = torch.full((1, 1), level.time, device=device, dtype=node_mask.dtype)
-        return from_epsilon(z, dynamics._forward(time.expand(batch, 1), z, node_mask, None, None), level)
+        return path.read(z, dynamics._forward(time.expand(batch, 1), z, node_mask, None, None), level)
 
     def draw() -> Tensor:
         return centred_noise(node_mask, n_features)
 
     with getattr(dynamics, "sampling", contextlib.nullcontext)():  # the weights do not change
         z = last(walk(draw(), levels, sampler, predict, draw, node_mask))
-        end = levels[-1]
-        xh = predict(z, end).data + end.sigma / end.alpha * draw()
+        xh = path.decode(z, predict, draw)
     x = remove_mean(xh[..., :N_DIMS], node_mask) * position_scale
     return x, z[..., N_DIMS : N_DIMS + n_types].argmax(dim=-1)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from symdiff_plugin.common.progress import progress
 from symdiff_plugin.packed.atoms import remove_mean
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.sampling_step import sampling
-from symdiff_plugin.process.schedule import Level, tabulated
-from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import from_epsilon, last, walk
+from symdiff_plugin.process.schedule import NoiseSchedule, tabulated
+from symdiff_plugin.process.walk import last, walk
 
 
 @functools.cache
@@ -29,6 +30,10 @@ def with_sampler(edms: Any, chosen: Sampler) -> Any:
 
     class Diffusion(edms):
         sampler = chosen
+
+        def path(self) -> NoiseSchedule | FlowPath:
+            """What z is of noise and data at any time, and how the network is read."""
+            return tabulated(self.gamma, self.T, self.buffer.device)
 
         @sampling
         @torch.no_grad()
@@ -60,15 +65,16 @@ def with_sampler(edms: Any, chosen: Sampler) -> Any:
         def _walk(
             self, n_draws: int, n_nodes: int, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None
         ) -> Iterator[Tensor]:
+            path = self.path()
+
             def draw() -> Tensor:  # one draw is spread over the batch by the mask
                 return self.sample_combined_position_feature_noise(n_draws, n_nodes, node_mask)
 
             def predict(z: Tensor, level: Level) -> Prediction:
                 time = torch.full((1, 1), level.time, device=z.device, dtype=z.dtype).expand(len(z), 1)
-                return from_epsilon(z, self.phi(z, time, node_mask, edge_mask, context), level)
+                return path.read(z, self.phi(z, time, node_mask, edge_mask, context), level)
 
-            levels = self.sampler.levels(tabulated(self.gamma, self.T, self.buffer.device))
-            way = walk(draw(), levels, self.sampler, predict, draw, node_mask)
+            way = walk(draw(), self.sampler.levels(path), self.sampler, predict, draw, node_mask)
             return progress(way, "Denoising", self.sampler.intervals)
 
     Diffusion.__name__ = Diffusion.__qualname__ = f"{edms.__name__}[{chosen}]"

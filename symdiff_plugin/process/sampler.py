@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symdiff_plugin.common.kinds import Kind, choice, optional, real, whole
+from symdiff_plugin.process.level import Level
+from symdiff_plugin.process.probabilistic_model import DIFFUSION, FLOW, SCORE
 from symdiff_plugin.process.step_grids import GRIDS, Schedule
-from symdiff_plugin.process.step_rules import RULES, Rule
+from symdiff_plugin.process.step_rules import FLOW_RULES, RULES, Rule
 
-if TYPE_CHECKING:
-    from symdiff_plugin.process.schedule import Level
-
+RULES_OF = {DIFFUSION: RULES, SCORE: RULES, FLOW: FLOW_RULES}
 EDMS = "ancestral"  # EDM's own: the paper's numbers are of it
 FAST = "sde-dpm++"  # as good in FAST_STEPS calls as EDM's in 1,000: docs/samplers.md
 FAST_STEPS = 50
+# Where no sampler is named. Euler's steps are the kernels of eq. 29.
+USUAL = {DIFFUSION: EDMS, SCORE: FAST, FLOW: "euler"}
 
 KINDS: dict[str, Kind] = {
-    "sampler": choice(*RULES),
+    "sampler": choice(*dict.fromkeys([*RULES, *FLOW_RULES])),
     "sampling_steps": optional(whole(1, 1_000_000)),
     "step_grid": optional(choice(*GRIDS)),
     "stochasticity": optional(real("[0, 2]")),
     "corrector_steps": optional(whole(0, 1000)),
 }
 HELP = {
-    "sampler": "ancestral is EDM's own",
+    "sampler": f"ancestral is EDM's own; of flow_matching: {', '.join(FLOW_RULES)}",
     "sampling_steps": "calls of the network from noise to z_0; reading the molecule off z_0 is one more, as in EDM "
     f"(ancestral: as many as diffusion steps, the others: {FAST_STEPS})",
     "step_grid": "what is in equal steps: the log-SNR, the time or Karras et al.'s power of sigma / alpha (logsnr; "
-    "time for as many ancestral steps as diffusion steps, which is EDM's own)",
+    "time for flow_matching and for as many ancestral steps as diffusion steps, which is EDM's own)",
     "stochasticity": "noise added on the way: 0 is an ODE, 1 the usual SDE; ddim's eta (ddim: 0, the SDEs: 1)",
     "corrector_steps": "steps of Langevin's dynamics after each step, a call each out of --sampling_steps (0)",
 }
@@ -44,13 +46,14 @@ class Sampler:
     step_grid: str
     stochasticity: float
     corrector_steps: int = 0
+    probabilistic_model: str = DIFFUSION
 
     @classmethod
     def of(cls, flags: Mapping[str, Any], diffusion_steps: int) -> Sampler:
         """What ``flags``, or a run's arguments, ask for; those that are missing or None are the sampler's usual ones.
 
         Args:
-            flags: by their names; without ``sampler`` EDM's own.
+            flags: by their names; ``probabilistic_model`` is of the run, a diffusion if it is not there.
             diffusion_steps: T.
 
         Raises:
@@ -60,14 +63,18 @@ class Sampler:
         for name, value in given.items():
             if fault := KINDS[name].fault(value):
                 raise ValueError(f"--{name} {fault}")
-        name = given.get("sampler", EDMS)
+        process = flags.get("probabilistic_model", DIFFUSION)
+        name = given.get("sampler", USUAL[process])
+        rules = RULES_OF[process]
+        if name not in rules:
+            raise ValueError(f"--sampler of {process} is one of {', '.join(rules)}, not {name}")
         steps = int(given.get("sampling_steps", diffusion_steps if name == EDMS else FAST_STEPS))
         corrections = int(given.get("corrector_steps", 0))
         edms = name == EDMS and steps == diffusion_steps and corrections == 0
-        rule = RULES[name]
+        rule = rules[name]
         chosen = cls(
-            name, steps, given.get("step_grid", "time" if edms else "logsnr"),
-            float(given.get("stochasticity", rule.stochasticity)), corrections,
+            name, steps, given.get("step_grid", "time" if edms or process == FLOW else "logsnr"),
+            float(given.get("stochasticity", rule.stochasticity)), corrections, process,
         )  # fmt: skip
         if not rule.least <= chosen.stochasticity <= rule.most:
             allowed = f"{rule.least:g}" if rule.least == rule.most else f"from {rule.least:g} to {rule.most:g}"
@@ -81,7 +88,7 @@ class Sampler:
 
     @property
     def rule(self) -> Rule:
-        return RULES[self.sampler]
+        return RULES_OF[self.probabilistic_model][self.sampler]
 
     @property
     def intervals(self) -> int:
@@ -90,8 +97,8 @@ class Sampler:
 
     @property
     def calls(self) -> int:
-        """Calls of the network for a batch, that of decoding z_0 included."""
-        return self.intervals * self._calls + 1
+        """Calls of the network for a batch, that of decoding z_0 included, which a flow does without."""
+        return self.intervals * self._calls + (self.probabilistic_model != FLOW)
 
     @property
     def _calls(self) -> int:
@@ -106,8 +113,11 @@ class Sampler:
         return self == Sampler.of({}, diffusion_steps)
 
     def record(self) -> dict[str, Any]:
-        """The fields by name, for metrics.json and its like."""
-        return asdict(self)
+        """The fields by name, for metrics.json and its like; the process where it is not EDM's diffusion."""
+        record = asdict(self)
+        if self.probabilistic_model == DIFFUSION:
+            del record["probabilistic_model"]
+        return record
 
     def __str__(self) -> str:
         extra = f", {self.corrector_steps} Langevin" if self.corrector_steps else ""

@@ -12,44 +12,21 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from symdiff_plugin.common.kinds import polynomial_power
+from symdiff_plugin.process.level import Level, Prediction
+from symdiff_plugin.process.probabilistic_model import DIFFUSION
 
 # EDM lets alpha^2 fall by no more than this factor in a step; it matters in the last, at whose end alpha would be 0.
 _STEEPEST = 1e-3
-
-
-@dataclass(frozen=True)
-class Level:
-    """A place on the way from noise to data.
-
-    Attributes:
-        time: t / T in [0, 1], as the network is told.
-        log_alpha, log_sigma: of the factor of the data and of that of the noise in z.
-    """
-
-    time: float
-    log_alpha: float
-    log_sigma: float
-
-    @property
-    def alpha(self) -> float:
-        return math.exp(self.log_alpha)
-
-    @property
-    def sigma(self) -> float:
-        return math.exp(self.log_sigma)
-
-    @property
-    def log_ratio(self) -> float:
-        """lambda = log(alpha / sigma)."""
-        return self.log_alpha - self.log_sigma
 
 
 def polynomial_gamma(steps: int, power: float = 2.0, precision: float = 1e-5) -> Tensor:
@@ -105,6 +82,7 @@ class NoiseSchedule:
     """
 
     gamma: Tensor
+    process: ClassVar[str] = DIFFUSION
 
     @property
     def steps(self) -> int:
@@ -121,6 +99,15 @@ class NoiseSchedule:
         """The level where log(alpha / sigma) is ``log_ratio``; the nearest end of the schedule, if it is beyond."""
         entries = np.arange(self.steps + 1)
         return self.level(float(np.interp(-2 * log_ratio, self._table, entries)) / self.steps)
+
+    def read(self, z: Tensor, epsilon: Tensor, level: Level) -> Prediction:
+        """The prediction of a network that predicts the noise."""
+        return Prediction((z - level.sigma * epsilon) / level.alpha, epsilon)
+
+    def decode(self, z: Tensor, predict: Callable[[Tensor, Level], Prediction], draw: Callable[[], Tensor]) -> Tensor:
+        """[x, h] from z_0: p(x | z_0) is Gaussian, of mean ``predict``'s data and deviation sigma_0 / alpha_0."""
+        end = self.level(0.0)
+        return predict(z, end).data + end.sigma / end.alpha * draw()
 
     @cached_property
     def _table(self) -> np.ndarray:

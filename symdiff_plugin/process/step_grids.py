@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from symdiff_plugin.process.schedule import Level
 
 _RHO = 7.0  # Karras et al. (2022), eq. 5
+_FIRST = -7.0  # where a grid of log(alpha / sigma) begins that has no beginning, a flow's; EDM's begins at -5.8
 
 
 class Schedule(Protocol):
@@ -22,7 +23,7 @@ class Schedule(Protocol):
 
 def uniform_in_logsnr(schedule: Schedule, intervals: int) -> list[Level]:
     """log(alpha / sigma) in equal steps (Lu et al. 2022)."""
-    first, last = schedule.level(1.0).log_ratio, schedule.level(0.0).log_ratio
+    first, last = max(schedule.level(1.0).log_ratio, _FIRST), schedule.level(0.0).log_ratio
     return _between(schedule, [first + (last - first) * i / intervals for i in range(1, intervals)])
 
 
@@ -33,7 +34,7 @@ def uniform_in_time(schedule: Schedule, intervals: int) -> list[Level]:
 
 def karras(schedule: Schedule, intervals: int) -> list[Level]:
     """(sigma / alpha)^(1 / 7) in equal steps (Karras et al. 2022, eq. 5)."""
-    first, last = (math.exp(-schedule.level(time).log_ratio / _RHO) for time in (1.0, 0.0))
+    first, last = (math.exp(-max(schedule.level(time).log_ratio, _FIRST) / _RHO) for time in (1.0, 0.0))
     return _between(
         schedule, [-_RHO * math.log(first + (last - first) * i / intervals) for i in range(1, intervals)]
     )  # fmt: skip

@@ -19,6 +19,9 @@ Heun: the trapezoid rule for d(z / sigma) = x d(alpha / sigma). Euler-Maruyama: 
 
     z_s = z + log(alpha_s / alpha_t) z - (1 + eta^2) h sigma_t epsilon + eta sigma_t sqrt(2h) xi.
 
+A flow's path is straight, alpha and sigma linear in t: v dt = (alpha_s - alpha_t) x + (sigma_s - sigma_t) epsilon for
+every dt. Euler's step is DDIM's; the midpoint rule and Heun's take a second call.
+
 Langevin: at one level, z - tau sigma epsilon + sigma sqrt(2 tau) xi, a step of length tau sigma^2 along the score
 -epsilon / sigma, which leaves the law at that level as it is to first order in tau (Song et al. 2021b, Algorithm 5).
 """
@@ -30,20 +33,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from symdiff_plugin.process.level import Level, Prediction
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from symdiff_plugin.process.schedule import Level
 
 _TAU = 0.1  # of a Langevin step: where sigma is all the spread there is, its variance comes out tau / 2 too large
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of z: alpha ``data`` + sigma ``noise`` = z. Both (B, N, 3 + nf)."""
-
-    data: Tensor
-    noise: Tensor
 
 
 @dataclass
@@ -63,7 +59,7 @@ class StepState:
     previous: tuple[Level, Prediction] | None = None
 
 
-Step = Callable[["Tensor", Prediction, "Level", "Level", StepState], "Tensor"]
+Step = Callable[["Tensor", Prediction, Level, Level, StepState], "Tensor"]
 
 
 def ddim(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
@@ -75,7 +71,7 @@ def ddim(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState
 def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """(SDE-)DPM-Solver++(2M); of first order in the first step."""
     h = s.log_ratio - t.log_ratio
-    kept = math.exp(-(state.stochasticity**2) * h)
+    kept = math.exp(-(state.stochasticity**2) * h) if state.stochasticity else 1.0  # h of a flow's first step: infinity
     new = _first_order(prediction, s, kept, state)
     if state.previous is None:
         return new
@@ -92,6 +88,18 @@ def heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState
     return new + weight / 2 * (ahead.data - prediction.data)
 
 
+def midpoint(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
+    """Euler's step to halfway, then the velocity there for the whole step. Of a straight path, such as a flow's."""
+    halfway = Level((t.time + s.time) / 2, math.log((t.alpha + s.alpha) / 2), math.log((t.sigma + s.sigma) / 2))
+    return z + _straight(state.predict(z + _straight(prediction, t, halfway), halfway), t, s)
+
+
+def straight_heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
+    """The mean of the velocities at both ends of Euler's step. Of a straight path, such as a flow's."""
+    first = _straight(prediction, t, s)
+    return z + (first + _straight(state.predict(z + first, s), t, s)) / 2
+
+
 def euler_maruyama(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """The reverse SDE, everything held at t."""
     h, eta = s.log_ratio - t.log_ratio, state.stochasticity
@@ -102,6 +110,11 @@ def euler_maruyama(z: Tensor, prediction: Prediction, t: Level, s: Level, state:
 def langevin(z: Tensor, prediction: Prediction, level: Level, state: StepState) -> Tensor:
     """A corrector: z at the same level."""
     return z - _TAU * level.sigma * prediction.noise + _noise(level.sigma * math.sqrt(2 * _TAU), state)
+
+
+def _straight(prediction: Prediction, t: Level, s: Level) -> Tensor:
+    """v dt of a path on which alpha and sigma are linear in time."""
+    return (s.alpha - t.alpha) * prediction.data + (s.sigma - t.sigma) * prediction.noise
 
 
 def _first_order(prediction: Prediction, s: Level, kept: float, state: StepState) -> Tensor:
@@ -143,4 +156,11 @@ RULES: dict[str, Rule] = {
     "dpm++": Rule(multistep, 0.0, 0.0),
     "heun": Rule(heun, 0.0, 0.0, 2),
     "euler-maruyama": Rule(euler_maruyama, 1.0, 2.0),
+}
+FLOW_RULES: dict[str, Rule] = {
+    "euler": Rule(ddim, 0.0, 1.0),
+    "midpoint": Rule(midpoint, 0.0, 0.0, 2),
+    "heun": Rule(straight_heun, 0.0, 0.0, 2),
+    "sde-dpm++": RULES["sde-dpm++"],
+    "dpm++": RULES["dpm++"],
 }

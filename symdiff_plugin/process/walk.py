@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from symdiff_plugin.packed.atoms import remove_mean
+from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.schedule import Level
-from symdiff_plugin.process.step_rules import Prediction, StepState, langevin
+from symdiff_plugin.process.step_rules import StepState, langevin
 
 N_DIMS = 3
 
@@ -56,8 +56,3 @@ def last(way: Iterator[Tensor]) -> Tensor:
 def centred(z: Tensor, node_mask: Tensor) -> Tensor:
     """z with x projected to zero centre of mass, against rounding."""
     return torch.cat([remove_mean(z[..., :N_DIMS], node_mask), z[..., N_DIMS:]], dim=-1)
-
-
-def from_epsilon(z: Tensor, epsilon: Tensor, level: Level) -> Prediction:
-    """The prediction of a network that predicts the noise."""
-    return Prediction((z - level.sigma * epsilon) / level.alpha, epsilon)

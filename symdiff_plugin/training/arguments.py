@@ -29,7 +29,7 @@ from symdiff_plugin.data.geom import flags as geom
 from symdiff_plugin.data.integrity import data_hash, sampled_hash
 from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
-from symdiff_plugin.process import sampler
+from symdiff_plugin.process import probabilistic_model, sampler
 from symdiff_plugin.training import checkpoint, flag_table, init_from
 from symdiff_plugin.training.debug_checks import enable_checks
 from symdiff_plugin.training.flag_table import FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
@@ -84,9 +84,11 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     before: dict[str, Any] = {} if resumed is None else resumed[1]["args"]
 
     model = given.get("model", before.get("model", defaults["model"]))
+    process = given.get("probabilistic_model", before.get("probabilistic_model", probabilistic_model.DIFFUSION))
     if resumed is None:
         if model in PRESETS:
             defaults |= _preset_defaults(model, {**defaults, **given})
+        defaults |= _process_defaults(process)
     else:
         if before["model"] in PRESETS:
             defaults |= _preset_defaults(before["model"], {**defaults, **before})
@@ -111,6 +113,12 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             parser,
             f"{_names(parser, idle)}: of f_theta, which --model {model} with --frame {args.frame} lacks; leave it out, "
             "or choose --frame learned",
+        )
+    if idle := [name for name in given if process not in probabilistic_model.processes_of(name)]:
+        _refuse(
+            parser,
+            f"{_names(parser, idle)}: for --probabilistic_model "
+            f"{' or '.join(probabilistic_model.processes_of(idle[0]))} alone, not for {process}; leave it out",
         )
     args.resumed = [] if resumed is None else _what_changes(parser, *resumed, {**defaults, **before}, args)
     _check_combinations(parser, args)
@@ -230,6 +238,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "of this is finite: samples that diverge then stop the run instead of being counted as molecules, and the "
         "EGNN says when its output is NaN. The host waits for the GPU at each, over ten times a step",
     )  # fmt: skip
+    for name, kind in probabilistic_model.KINDS.items():
+        everyone.add_argument(f"--{name}", default=None, metavar=kind.metavar, help=probabilistic_model.HELP[name])
     sampler.add_sampler_flags(
         everyone.add_argument, sampler.EDMS, f"{sampler.EDMS}; of presets for CPUs {sampler.FAST}"
     )
@@ -264,6 +274,12 @@ def _preset_defaults(model: str, values: dict[str, Any]) -> dict[str, Any]:
     return defaults
 
 
+def _process_defaults(process: str) -> dict[str, Any]:
+    """The process's own flags and, where it is not EDM's, its usual sampler in the place of the preset's."""
+    own = {name: value for name, (of, value) in probabilistic_model.DEFAULTS.items() if of == process}
+    return own if process == probabilistic_model.DIFFUSION else {**own, "sampler": sampler.USUAL.get(process)}
+
+
 def _check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if fault := flag_table.fault(vars(args)):
         _refuse(parser, f"{_names(parser, [fault[0]])} {fault[1]}")
@@ -293,12 +309,16 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
         _refuse(parser, f"--remove_h is for --dataset qm9 alone: EDM has no statistics of {args.dataset} without H")
     if args.conditioning and args.dataset == "geom":
         _refuse(parser, "--conditioning needs QM9: the GEOM data set of EDM has no properties")
+    largest = max(args.normalize_factors[1:])
+    if args.probabilistic_model == probabilistic_model.FLOW:
+        if 8 * args.flow_sigma > 1 / largest:
+            _refuse(parser, f"--flow_sigma hides atom types and charges divided by {largest:g}: lower it")
+        return
     if args.diffusion_noise_schedule == "learned":
         if args.diffusion_loss_type != "vlb":
             _refuse(parser, "--diffusion_noise_schedule learned is learned by --diffusion_loss_type vlb alone")
         return
     sigma = flag_table.first_sigma(args.diffusion_noise_schedule, args.diffusion_steps, args.diffusion_noise_precision)
-    largest = max(args.normalize_factors[1:])
     if 8 * sigma > 1 / largest:  # EDM's own condition, which it answers with a traceback
         _refuse(
             parser,

@@ -24,7 +24,7 @@ from torch import nn
 
 from symdiff_plugin.common.files import replacing
 from symdiff_plugin.common.weights import finite
-from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
+from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows, validation
 from symdiff_plugin.training.run_config import read_config
 
 FILE_NAME = "checkpoint.pt"
@@ -79,7 +79,7 @@ def why_missing(path: Path, last: str | None = None) -> str:
         saves = read_config(folder)["args"].get("save_model", True)
     except (OSError, ValueError):  # of a run that has not begun, or is damaged: said by whoever needs it
         rows, saves = [], True
-    tested = [row["val_nll"] for row in rows if "val_nll" in row]
+    tested = [validation(row) for row in rows if "val_nll" in row or "val_loss" in row]
     again = "train again with a smaller --lr, and check the data"
     go_on = f"go on with the training (--resume {folder})" if find_checkpoint(folder).is_file() else "train it"
     if last is not None and find_checkpoint(folder).is_file():
@@ -87,7 +87,7 @@ def why_missing(path: Path, last: str | None = None) -> str:
     if not saves:
         return f"{path} is missing: the run was trained with --save_model False; train again without it"
     if tested and not any(nll is not None and nll < NO_NLL[0] for nll in tested):
-        return f"{path} is missing: no validation NLL of the run was a number, or below 1e8; {again}"
+        return f"{path} is missing: no validation NLL (or loss) of the run was a number, or below 1e8; {again}"
     if tested:
         return f"{path} is missing, though the run was tested: restore it, or {go_on}"
     return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"

@@ -18,6 +18,7 @@ from symdiff_plugin.common.command_line import plain
 from symdiff_plugin.common.kinds import BOOLEAN, whole
 from symdiff_plugin.common.weights import read_state_dict
 from symdiff_plugin.process import sampler
+from symdiff_plugin.process.probabilistic_model import NO_LIKELIHOOD, has_likelihood
 from symdiff_plugin.training import args_pickle, released
 
 # By upstream's type: every whole number counts something, and what it evaluates is True or False.
@@ -70,6 +71,8 @@ def script_arguments(folder: str, conditional: bool = False) -> argparse.Namespa
         )
     vars(args).update(sampler.chosen(_sampling, vars(args)))
     print(f"{folder}: recognised {args.recognised}, sampled by {sampler.Sampler.of(vars(args), args.diffusion_steps)}")
+    if not has_likelihood(args):
+        print(f"{NO_LIKELIHOOD}: what is printed as NLL below is its training loss")
     return args
 
 

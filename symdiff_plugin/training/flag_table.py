@@ -29,7 +29,7 @@ from symdiff_plugin.common.kinds import (
 from symdiff_plugin.data.geom.split import SPLITS
 from symdiff_plugin.data.schema import PROPERTIES, REFERENCE
 from symdiff_plugin.presets import ARCHITECTURE_KINDS, COMPILE_MODES, PRESETS
-from symdiff_plugin.process import sampler
+from symdiff_plugin.process import probabilistic_model, sampler
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
 OURS = "the plugin's models"
@@ -62,7 +62,8 @@ class Flag:
 # By their names in the namespace (no_cuda is --no-cuda, compat --symdiff_compat).
 FLAGS: dict[str, Flag] = {
     "model": Flag(choice(*EDM_MODELS, *PRESETS)),
-    "probabilistic_model": Flag(choice("diffusion")),
+    "probabilistic_model": Flag(choice(*probabilistic_model.PROCESSES)),
+    **{name: Flag(kind) for name, kind in probabilistic_model.KINDS.items()},
     # The diffusion. EDM's schedule overflows, in float64, at a precision below 1e-16.
     "diffusion_steps": Flag(whole(1, 1_000_000)),
     "diffusion_noise_schedule": Flag(SCHEDULE),

@@ -2,7 +2,8 @@
 
 ``train_loss.jsonl`` holds the mean training loss of every ``n_report_steps`` iterations, ``history.jsonl`` one line
 an epoch. The training loss (by default the L2 loss of the noise and -log p(N): 2 to 3 on QM9) and the validation
-and test NLL (a bound on the likelihood, often over 100) are different quantities.
+and test NLL (a bound on the likelihood, often over 100) are different quantities. Of a process without a
+likelihood there are ``val_loss`` and ``test_loss`` instead, the loss of held-out molecules.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class History:
             what a budget can be counted in.
         more: called with the number of the step when a line of ``train_loss.jsonl`` is due; what it returns goes into
             that line, and the last of an epoch into the epoch's.
+        likelihood: whether the losses that EDM logs of held-out molecules are NLLs.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class History:
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
         more: Callable[[int], dict[str, float]] = lambda step: {},
+        likelihood: bool = True,
     ) -> None:
         self.folder = folder
         self.every = every
         self.epoch = epoch
+        self._names = _NAMES if likelihood else {**_NAMES, "Val loss ": "val_loss", "Test loss ": "test_loss"}
         self._losses: list[Tensor | float] = []
         self._row: dict[str, Any] = {}
         steps = _keep_before(folder / TRAIN_LOSS, epoch)
@@ -74,8 +78,8 @@ class History:
             if len(self._losses) == self.every:
                 self._write_losses()
         for key, value in record.items():
-            if key in _NAMES:
-                self._row[_NAMES[key]] = float(value)
+            if key in self._names:
+                self._row[self._names[key]] = float(value)
         if "Train Epoch NLL" in record:  # EDM's evaluation of the epoch comes after it
             self._row["train_seconds"] = round(self._clock() - self._began, 3)
             self._row["train_cpu_seconds"] = round(self._cpu_clock() - self._cpu_began, 3)
@@ -127,6 +131,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is damaged (line {number} is none of its rows): remove it or train again")
         rows.append(row)
     return rows
+
+
+def validation(row: Mapping[str, Any]) -> float | None:
+    """The figure by which the best epoch is found, of a line of the history; None of an epoch that was not tested."""
+    return row.get("val_nll", row.get("val_loss"))
 
 
 def _is_row(row: Any, name: str) -> bool:

@@ -21,6 +21,7 @@ from symdiff_plugin.data.store import split_sizes
 from symdiff_plugin.edm import PINNED_SHA, REPOSITORY_ROOT, EdmError
 from symdiff_plugin.edm.git import line as git_line
 from symdiff_plugin.presets import PRESETS, get_architecture
+from symdiff_plugin.process.probabilistic_model import NO_LIKELIHOOD, has_likelihood
 from symdiff_plugin.training import checkpoint
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model
 from symdiff_plugin.training.checkpoint import TrainingState
@@ -56,7 +57,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / CONFIG, describe(args, state.model))
             more = GammaHistory(state.model.dynamics)
-            self.history = History(self.folder, args.n_report_steps, args.start_epoch, more=more)
+            likelihood = has_likelihood(args)
+            self.history = History(self.folder, args.n_report_steps, args.start_epoch, more=more, likelihood=likelihood)
         except OSError as error:
             raise SystemExit(f"error: cannot write {self.folder} ({error.strerror or error}): make room") from None
         except ValueError as error:  # a checkpoint or a history that cannot be used
@@ -66,6 +68,8 @@ class Run:
         explain_interrupts(self.folder)
         self._saved = time.monotonic()
         self._random: dict[str, Any] | None = None
+        if not likelihood:
+            print(f"{NO_LIKELIHOOD}: what is printed as NLL below is its loss, also of validation and test")
         print(f"Configuration, history and checkpoints of this run: {self.folder}")
 
     def _go_on(self, path: Path, state: TrainingState) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.schedule import Level, NoiseSchedule, polynomial_gamma
-from symdiff_plugin.process.step_rules import Prediction
+from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
 from symdiff_plugin.process.walk import last, walk
 
 SCHEDULE = NoiseSchedule(polynomial_gamma(1000))
@@ -26,17 +27,28 @@ def gaussian(variance: float) -> Callable[[Tensor, Level], Prediction]:
     return predict
 
 
-def variance_at_the_end(sampler: Sampler, variance: float) -> float:
+def variance_at_the_end(sampler: Sampler, variance: float, path: NoiseSchedule | FlowPath = SCHEDULE) -> float:
     """The exact variance that a sampler makes of Gaussian data, with the exact predictor.
 
     z stays linear in the first noise and in all that is drawn later: it is followed as the vector of its coefficients,
     which are independent, so that no sample is needed.
     """
-    levels = sampler.levels(SCHEDULE)
+    levels = sampler.levels(path)
     first = math.sqrt(levels[0].alpha ** 2 * variance + levels[0].sigma ** 2)  # not 1: its error is not the solver's
     unit = _units(sampler.intervals * (1 + sampler.corrector_steps) + 1)
+    known = gaussian(variance) if path is SCHEDULE else velocity(path, gaussian(variance))
     z, mask = next(unit) * first, torch.ones(1, 1, 1, dtype=torch.float64)
-    return last(walk(z, levels, sampler, gaussian(variance), lambda: next(unit), mask)).square().sum().item()
+    return last(walk(z, levels, sampler, known, lambda: next(unit), mask)).square().sum().item()
+
+
+def velocity(path: FlowPath, known: Callable[[Tensor, Level], Prediction]) -> Callable[[Tensor, Level], Prediction]:
+    """A predictor of a flow's velocity E[x_1 - (1 - s) x_0 | x_t], read as the samplers read it."""
+
+    def predict(z: Tensor, level: Level) -> Prediction:
+        best = known(z, level)
+        return path.read(z, best.data - (1 - path.sigma) * best.noise, level)
+
+    return predict
 
 
 def _units(count: int) -> Iterator[Tensor]:

@@ -10,9 +10,10 @@ from molecules import qm9_batch
 from torch import nn
 
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask, sample
+from symdiff_plugin.process.level import Prediction
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma, schedule_of
-from symdiff_plugin.process.step_rules import Prediction, StepState
+from symdiff_plugin.process.step_rules import StepState
 
 
 def alpha_sigma(schedule: NoiseSchedule) -> tuple[torch.Tensor, torch.Tensor]:

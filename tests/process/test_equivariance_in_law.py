@@ -9,10 +9,12 @@ from torch import Tensor
 
 from symdiff_plugin.model.groups import sample_haar
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
-from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.schedule import Level
-from symdiff_plugin.process.step_rules import RULES, Prediction
-from symdiff_plugin.process.walk import centred, from_epsilon, walk
+from symdiff_plugin.process.flow_path import FlowPath
+from symdiff_plugin.process.level import Level, Prediction
+from symdiff_plugin.process.sampler import RULES_OF, Sampler
+from symdiff_plugin.process.schedule import NoiseSchedule
+from symdiff_plugin.process.step_rules import FLOW_RULES, RULES
+from symdiff_plugin.process.walk import centred, walk
 
 DRAWS = 20_000
 SIZE, FEATURES = 3, 2
@@ -26,9 +28,11 @@ def network(z: Tensor) -> Tensor:
     return torch.sin(z @ first + 1) @ last.T
 
 
-def worst(name: str, wrong_order: bool = False, **flags: object) -> float:
+def worst(name: str, wrong_order: bool = False, path: NoiseSchedule | FlowPath = SCHEDULE, **flags: object) -> float:
     """The largest deviation, in standard errors, of E[out(z Q^T)] from E[out(z)] Q^T, and so for second moments."""
-    sampler = Sampler.of({"sampler": name, "sampling_steps": 4 * RULES[name].calls, **flags}, 1000)
+    rules = RULES_OF[path.process]
+    named = {"probabilistic_model": path.process, "sampler": name, "sampling_steps": 4 * rules[name].calls}
+    sampler = Sampler.of({**named, **flags}, 1000)
     mask = padded_mask(torch.full((DRAWS,), SIZE), torch.float64)
     torch.manual_seed(0)
     start = centred_noise(mask[:1], FEATURES)
@@ -38,10 +42,10 @@ def worst(name: str, wrong_order: bool = False, **flags: object) -> float:
         R = sample_haar(len(z), dtype=torch.float64)
         out = network(torch.cat([z[..., :3] @ R, z[..., 3:]], dim=-1))
         x = out[..., :3] @ (R if wrong_order else R.mT)
-        return from_epsilon(z, 0.5 * z + centred(torch.cat([x, out[..., 3:]], dim=-1), mask), level)
+        return path.read(z, 0.5 * z + centred(torch.cat([x, out[..., 3:]], dim=-1), mask), level)
 
     def draws(first: Tensor) -> Tensor:
-        levels = [SCHEDULE.level_at(0.4 * i) for i in range(5)]  # where neither the noise nor the data is all
+        levels = [path.level_at(0.4 * i) for i in range(5)]  # where neither the noise nor the data is all
         steps = walk(first.expand(DRAWS, -1, -1), levels, sampler, predict, lambda: centred_noise(mask, FEATURES), mask)
         *_, z = steps
         return z
@@ -58,15 +62,19 @@ def worst(name: str, wrong_order: bool = False, **flags: object) -> float:
     return ((a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / DRAWS).sqrt()).max().item()
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_molecules_turn_with_their_noise(name: str) -> None:
-    assert worst(name) < ALLOWED
+FLOW = FlowPath(1e-3)
+EVERY = [*((SCHEDULE, name) for name in RULES), *((FLOW, name) for name in FLOW_RULES)]
+
+
+@pytest.mark.parametrize(("path", "name"), EVERY)
+def test_molecules_turn_with_their_noise(path: NoiseSchedule | FlowPath, name: str) -> None:
+    assert worst(name, path=path) < ALLOWED
 
 
 def test_with_langevin_steps_too() -> None:
     assert worst("ddim", sampling_steps=8, corrector_steps=1) < ALLOWED
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_a_wrong_order_is_seen(name: str) -> None:
-    assert worst(name, wrong_order=True) > 2 * ALLOWED
+@pytest.mark.parametrize(("path", "name"), EVERY)
+def test_a_wrong_order_is_seen(path: NoiseSchedule | FlowPath, name: str) -> None:
+    assert worst(name, wrong_order=True, path=path) > 2 * ALLOWED

@@ -47,7 +47,9 @@ def test_the_usual_settings_of_a_sampler() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"sampler": "euler"}, "--sampler must be one of ancestral, ddim"),
+        ({"sampler": "euler"}, "--sampler of diffusion is one of ancestral, ddim, .*, not euler"),
+        ({"sampler": "rk4"}, "--sampler must be one of ancestral, ddim"),
+        ({"sampler": "ddim", "probabilistic_model": "flow_matching"}, "of flow_matching is one of euler, .*, not ddim"),
         ({"sampling_steps": 0}, "--sampling_steps must be a whole number from 1"),
         ({"step_grid": "quadratic"}, "--step_grid must be one of logsnr, time, karras"),
         ({"sampler": "dpm++", "stochasticity": 0.1}, "--stochasticity of --sampler dpm\\+\\+ is 0, not 0.1"),
@@ -81,7 +83,19 @@ def test_the_record_makes_the_sampler_again() -> None:
     one = Sampler.of({"sampler": "ddim", "stochasticity": 0.3, "corrector_steps": 1, "step_grid": "karras"}, 1000)
     assert one.record().keys() == KINDS.keys() == HELP.keys()
     assert Sampler.of(one.record(), 1000) == one
+    flow = Sampler.of({"probabilistic_model": "flow_matching", "sampler": "midpoint"}, 1000)
+    assert Sampler.of(flow.record(), 7) == flow
     assert str(one) == "ddim, 50 calls (karras grid, eta 0.3, 1 Langevin)"
+
+
+def test_the_usual_sampler_of_a_process() -> None:
+    flow = Sampler.of({"probabilistic_model": "flow_matching"}, 1000)
+    assert flow == Sampler("euler", FAST_STEPS, "time", 0.0, 0, "flow_matching")
+    assert flow.calls == FAST_STEPS  # none for decoding
+    score = Sampler.of({"probabilistic_model": "score_matching"}, 1000)
+    assert (score.sampler, score.sampling_steps, score.calls) == ("sde-dpm++", FAST_STEPS, FAST_STEPS + 1)
+    same = {"probabilistic_model": "score_matching", "sampler": "ancestral"}
+    assert not Sampler.of(same, 250).is_edms(250)  # whose class would train otherwise
 
 
 def test_flags_of_a_command_line() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from exact import SCHEDULE
 
-from symdiff_plugin.process.schedule import Level, NoiseSchedule, tabulated
+from symdiff_plugin.process.level import Level
+from symdiff_plugin.process.schedule import NoiseSchedule, tabulated
 from symdiff_plugin.process.step_grids import GRIDS
 
 

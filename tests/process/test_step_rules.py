@@ -10,9 +10,9 @@ from exact import SCHEDULE, distances, gaussian, two_atoms, variance_at_the_end
 
 from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
+from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
-from symdiff_plugin.process.schedule import Level
-from symdiff_plugin.process.step_rules import RULES, Prediction, StepState, langevin, multistep
+from symdiff_plugin.process.step_rules import RULES, StepState, langevin, multistep
 from symdiff_plugin.process.walk import walk
 
 VARIANCE = 0.25

@@ -72,7 +72,9 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *KINDS, *RECORDED}
+    ours = {"seed", "all_classes", "keep_checkpoints", "debug_checks", "flow_sigma", "score_weighting"}
+    assert set(after) - set(before) == {*ours, *KINDS, *RECORDED}
+    assert after["flow_sigma"] is after["score_weighting"] is None
 
 
 @pytest.mark.parametrize("model", ["symdiff_tiny", "gnn_dynamics", "egnn_dynamics"])
@@ -273,7 +275,7 @@ REFUSED = [
     ("--diffusion_noise_schedule", "polynomial_0", "learned, cosine or polynomial_P"),
     ("--diffusion_noise_schedule", "polynomial_nan", "learned, cosine or polynomial_P"),
     ("--diffusion_loss_type", "l1", "one of vlb, l2, not l1"),
-    ("--probabilistic_model", "flow", "one of diffusion, not flow"),
+    ("--probabilistic_model", "flow", "one of diffusion, score_matching, flow_matching, not flow"),
     ("--n_stability_samples", "10000000000", "a whole number from 1 to 10000000"),
     ("--n_layers", "0", "a whole number from 1 to 1000, not 0"),
     ("--nf", "-3", "a whole number from 1 to 16384, not -3"),
@@ -320,7 +322,10 @@ REFUSED = [
         (["--diffusion_noise_schedule", "learned"], "learned by --diffusion_loss_type vlb alone"),
         (["--diffusion_noise_precision", "0.01"], "sigma 0.1) hides atom types and charges divided by 4"),
         (["--diffusion_noise_schedule", "cosine", "--diffusion_steps", "9"], "cosine: raise --diffusion_steps"),
-        (["--sampler", "euler"], "--sampler must be one of ancestral, ddim, sde-dpm++, dpm++, heun, euler-maruyama"),
+        (
+            ["--sampler", "euler"],
+            "--sampler of diffusion is one of ancestral, ddim, sde-dpm++, dpm++, heun, euler-maruyama",
+        ),
         (["--sampling_steps", "0"], "--sampling_steps must be a whole number from 1"),
         (["--sampler", "heun", "--sampling_steps", "1"], "--sampling_steps must be at least 2 with --sampler heun"),
         (["--stochasticity", "0.5"], "--stochasticity of --sampler ancestral is 1, not 0.5"),
@@ -366,3 +371,36 @@ def test_without_exit_on_error_a_mistake_is_an_exception() -> None:
     parser.exit_on_error = False
     with pytest.raises(argparse.ArgumentError, match="must be one of egnn_dynamics"):
         parse_args(parser, ["--model", "x"])
+
+
+FLOW = ("--probabilistic_model", "flow_matching")
+
+
+@pytest.mark.parametrize("model", ["symdiff_tiny", "egnn_dynamics"])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((*FLOW, "--diffusion_steps", 8), "--diffusion_steps: for --probabilistic_model diffusion or score_matching"),
+        ((*FLOW, "--score_weighting", "g2"), "--score_weighting: for --probabilistic_model score_matching alone"),
+        ((*FLOW, "--flow_sigma", 0.1), "--flow_sigma hides atom types and charges divided by"),
+        ((*FLOW, "--flow_sigma", 0), "--flow_sigma must be a number in (0, 0.1]"),
+        ((*FLOW, "--sampler", "ddim"), "--sampler of flow_matching is one of euler"),
+        (("--flow_sigma", 0.01), "--flow_sigma: for --probabilistic_model flow_matching alone, not for diffusion"),
+        (("--probabilistic_model", "score_matching", "--diffusion_loss_type", "vlb"), "--diffusion_loss_type: for"),
+        (("--probabilistic_model", "score_matching", "--diffusion_noise_schedule", "learned"), "learned is learned by"),
+    ],
+)
+def test_what_does_nothing_for_the_process_is_refused(
+    model: str, flags: tuple, words: str, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    factors = ("--normalize_factors", "[1,4,10]")
+    assert words in refused(capsys, "--model", model, *factors, *data, *flags)
+
+
+@pytest.mark.parametrize("model", ["symdiff_tiny", "egnn_dynamics"])
+def test_a_process_has_its_own_flags_and_sampler(model: str, data: tuple[str, str]) -> None:
+    args = parse("--model", model, *FLOW, *data)
+    assert (args.flow_sigma, args.score_weighting, args.sampler) == (1e-4, None, "euler")
+    args = parse("--model", model, "--probabilistic_model", "score_matching", *data)
+    assert (args.flow_sigma, args.score_weighting, args.sampler) == (None, "sigma2", "sde-dpm++")
+    assert parse("--model", model, *FLOW, "--sampler", "heun", *data).sampler == "heun"
