@@ -60,10 +60,11 @@ def gamma_worth(run: TrainedRun, partition: str, n_molecules: int, batch_size: i
     variants: dict[str, Rule | None] = {"": None}
     if dynamics.f_theta is not None:
         first, second, raw = _draws(run, partition, n_molecules, batch_size, seed)
-        figures = gamma_figures(first, second, raw)
-        found = {"kind": figures.kind, **asdict(figures)}
-        found["of_molecules"] = len(first)
-        variants |= {"f_identity": lambda R0: R0, "f_constant": constant(common_element(first))}
+        variants["f_identity"] = lambda R0: R0
+        if len(first):
+            figures = gamma_figures(first, second, raw)
+            found = {"kind": figures.kind, **asdict(figures), "of_molecules": len(first)}
+            variants["f_constant"] = constant(common_element(first))
     variants["R_identity"] = lambda R0: None
     losses = {name: _losses(run, partition, n_molecules, batch_size, seed, rule) for name, rule in variants.items()}
     found["loss"] = losses[""].mean().item()
@@ -89,7 +90,7 @@ def gamma_lines(record: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     for name, label in LABELS.items():
-        if f"cost_{name}" in record:
+        if record.get(f"cost_{name}") is not None:  # JSON's NaN
             error = record[f"cost_{name}_standard_error"]
             spread = "" if error is None else f" +- {error:.5f}"
             lines.append((f"Loss with {label}", f"{record[f'cost_{name}']:+.5f}{spread} (of {record['loss']:.5f})"))

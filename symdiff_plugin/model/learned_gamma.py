@@ -99,7 +99,7 @@ def draw_twice(
         generator: of the draws, on the features' device; torch's global one if None.
 
     Returns:
-        Two draws of f and the raw matrix of the first, (B, 3, 3) each.
+        Two draws of f and the raw matrix of the first, (B', 3, 3) each, of the molecules where all are finite.
     """
     raws = []
     for _ in range(2):
@@ -108,7 +108,9 @@ def draw_twice(
         eta = eta - layout.expand(layout.mean(eta))
         turned = torch.cat([features[:, :3], eta, features[:, 3 + noise_dims :]], dim=-1)
         raws.append(f_theta.matrix(turned, t, layout))
-    return f_theta.orthogonalise(raws[0]), f_theta.orthogonalise(raws[1]), raws[0]
+    draws = f_theta.orthogonalise(raws[0]), f_theta.orthogonalise(raws[1]), raws[0]
+    finite = torch.stack(draws).isfinite().all(0).flatten(1).all(1)
+    return draws[0][finite], draws[1][finite], draws[2][finite]
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class GammaHistory:
         features, t, layout = self._seen
         generator = torch.Generator(features.device).manual_seed(step)
         draws = draw_twice(f_theta, features.float(), t.float(), layout, a.noise_dims, a.noise_std, generator)
+        if not len(draws[0]):
+            return {}
         figures = gamma_figures(*(each[:MOLECULES] for each in draws))
         share = _share_of_gradient(self._dynamics, f_theta)
         if figures.kind == "constant" and step >= COLLAPSED_AFTER and not self._said:

@@ -22,6 +22,7 @@ from symdiff_plugin.evaluate.trained_run import load_run
 from symdiff_plugin.molecules.molecule import read_xyz
 from symdiff_plugin.pretrained import __main__ as pretrained
 from symdiff_plugin.pretrained import load
+from symdiff_plugin.process.sampler import FAST, Sampler
 
 pytestmark = pytest.mark.edm
 
@@ -59,7 +60,9 @@ def test_sample_and_export_take_it_too(downloaded: Path, tmp_path: Path, capsys)
     assert pretrained.main(["export", str(downloaded), "--name", name, "--folder", str(folder)]) == 0
     model = load(name, folder=folder)
     assert model.dynamics.architecture.compat == NAMES[downloaded.name]
-    drawn = sample.sample_pretrained(model, 3, 3, seed=3).molecules  # the exported model is the one sampled above
+    # The exported model is the one sampled above.
+    sampler = Sampler.of({"sampler": FAST}, model.schedule.steps)
+    drawn = sample.sample_pretrained(model, 3, 3, seed=3, sampler=sampler).molecules
     for one, sampled in zip(drawn, read_xyz(out / "molecules.xyz")[0], strict=True):
         assert one.symbols == sampled.symbols
         np.testing.assert_allclose(one.positions, sampled.positions, rtol=0, atol=1e-3)

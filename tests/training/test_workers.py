@@ -36,8 +36,10 @@ def test_the_loaders_of_both_scripts_start(
         assert {"val_nll", "test_nll"} <= row.keys()
 
 
-def test_the_main_module_is_put_back() -> None:
+def test_the_main_module_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)  # a worker of pytest-xdist has none
+    monkeypatch.setattr(main, "__spec__", object(), raising=False)
     before = dict(vars(main))
     with main_set_aside():
         assert main.__file__ is None
