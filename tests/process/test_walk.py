@@ -13,7 +13,7 @@ from torch import Tensor
 
 from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.step_rules import Prediction
-from symdiff_plugin.process.walk import from_epsilon, last, walk
+from symdiff_plugin.process.walk import last, walk
 
 
 @pytest.mark.parametrize("corrections", [0, 1])
@@ -26,7 +26,7 @@ def test_a_centre_of_mass_that_creeps_in_is_taken_out(corrections: int) -> None:
 
     def predict(z: Tensor, level) -> Prediction:
         asked.append(z)
-        return from_epsilon(z, ones, level)
+        return SCHEDULE.read(z, ones, level)
 
     way = walk(start, sampler.levels(SCHEDULE), sampler, predict, lambda: ones, mask)
     stops = list(way)
