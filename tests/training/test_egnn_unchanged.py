@@ -18,6 +18,7 @@ from runs import Workplace
 
 from symdiff_plugin.edm import PINNED_SHA, Edm
 from symdiff_plugin.edm.git import git
+from symdiff_plugin.process import probabilistic_model, sampler
 from symdiff_plugin.training.history import read_rows
 
 pytestmark = pytest.mark.edm
@@ -134,7 +135,8 @@ def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Work
     )
     assert {name: ours[name] for name in theirs} == theirs
     recorded = {"resume_from", "resumed", "data_sha256"}
-    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *recorded}
+    sampling = {*sampler.KINDS, *probabilistic_model.KINDS}
+    assert set(ours) - set(theirs) == {"seed", "all_classes", "keep_checkpoints", "debug_checks", *sampling, *recorded}
 
 
 def test_a_model_trained_upstream_is_evaluated(upstream: Workplace, edm_path: Path) -> None:
