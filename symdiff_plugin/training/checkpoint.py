@@ -87,7 +87,7 @@ def why_missing(path: Path, last: str | None = None) -> str:
     if not saves:
         return f"{path} is missing: the run was trained with --save_model False; train again without it"
     if tested and not any(nll is not None and nll < NO_NLL[0] for nll in tested):
-        return f"{path} is missing: no validation NLL (or loss) of the run was a number, or below 1e8; {again}"
+        return f"{path} is missing: no validation NLL of the run was a number, or below 1e8; {again}"
     if tested:
         return f"{path} is missing, though the run was tested: restore it, or {go_on}"
     return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"
