@@ -14,11 +14,13 @@ its like fail, for their conformers' energy is zero: what a model scores is to b
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import rdkit
 from rdkit.Chem import Mol
 
 from symdiff_plugin.common.progress import progress
@@ -50,6 +52,10 @@ class Checks:
     def __init__(self) -> None:
         from posebusters import PoseBusters
 
+        # PoseBusters hands RDKit's log the stderr of the moment. Where that was redirected it may be closed by now, and
+        # the checks that hand it the next one, which flushes the last, would fail.
+        if rdkit.log_handler.stream.closed:
+            rdkit.log_handler.stream = sys.stderr
         self._busters = PoseBusters(CONFIG, max_workers=0)
         # Release 0.6 lists the energy twice, once without an output: that is the time of all else together.
         modules = [one for one in self._busters.config["modules"] if one.get("chosen_binary_test_output")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -97,6 +99,13 @@ def test_a_long_bond_fails_the_check_of_bonds(checks: Checks) -> None:
     for atom in (2, next(i for i in range(3, 9) if bonds.GetBondBetweenAtoms(2, i))):
         conformer.SetAtomPosition(atom, ethanol.positions[atom] + 0.7 * axis / np.linalg.norm(axis))
     assert "bond_lengths" in failed(checks.of(bonds))
+
+
+def test_a_redirected_stderr_that_is_closed_is_forgotten() -> None:
+    with io.StringIO() as gone, contextlib.redirect_stderr(gone):
+        first = bust([of_smiles("CCO")])
+    assert bust([of_smiles("CCO")]) == first
+    assert first["passes_all"] == 1
 
 
 def test_an_atom_within_another_is_a_clash(checks: Checks) -> None:
