@@ -103,9 +103,8 @@ def test_a_long_bond_fails_the_check_of_bonds(checks: Checks) -> None:
 
 def test_a_redirected_stderr_that_is_closed_is_forgotten() -> None:
     with io.StringIO() as gone, contextlib.redirect_stderr(gone):
-        first = bust([of_smiles("CCO")])
-    assert bust([of_smiles("CCO")]) == first
-    assert first["passes_all"] == 1
+        bust([of_smiles("CCO")])
+    assert bust([of_smiles("CCCN")])["passes_all"] == 1  # another one: PoseBusters remembers energies
 
 
 def test_an_atom_within_another_is_a_clash(checks: Checks) -> None:
