@@ -102,7 +102,7 @@ def test_a_long_bond_fails_the_check_of_bonds(checks: Checks) -> None:
 
 
 def test_a_redirected_stderr_that_is_closed_is_forgotten() -> None:
-    with io.StringIO() as gone, contextlib.redirect_stderr(gone):
+    with io.TextIOWrapper(io.BytesIO()) as gone, contextlib.redirect_stderr(gone):
         bust([of_smiles("CCO")])
     assert bust([of_smiles("CCCN")])["passes_all"] == 1  # another one: PoseBusters remembers energies
 
