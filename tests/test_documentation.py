@@ -20,6 +20,7 @@ from own_molecules import molecules, write_sdf
 from symdiff_plugin.data.splits import make_molecule, tabulate
 from symdiff_plugin.data.store import save_splits
 from symdiff_plugin.evaluate.evaluation import metrics_table
+from symdiff_plugin.evaluate.gamma_worth import LABELS
 from symdiff_plugin.presets import PRESETS
 from symdiff_plugin.report.folders import read_runs
 from symdiff_plugin.report.tables import build_tables
@@ -174,12 +175,14 @@ def test_the_output_shown_is_what_the_evaluation_prints() -> None:
     record = json.loads((STUDY / "symdiff_tiny" / "metrics.json").read_text())
     for key in ("n_runs", "std"):
         record.pop(key)
+    costs = {f"cost_{name}{what}": 0.0 for name in LABELS for what in ("", "_standard_error")}
+    record["gamma"] = {"kind": "constant", "draws": 0.0, "molecules": 0.0, "loss": 0.0, **costs}
 
     def labels(lines: list[str]) -> list[str]:
         return [re.split(r"\s{2,}", line.strip())[0] for line in lines]
 
     first, *lines = only(OUTPUT).text.splitlines()
-    assert re.fullmatch(r"outputs/\w+: \w+, \S+, seed \d+", first)
+    assert re.fullmatch(r"outputs/\w+: \w+, \S+, seed \d+, sde-dpm\+\+, 50 calls \(.*\)", first)
     assert labels(lines) == labels(metrics_table(record).splitlines())
 
 
