@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -57,21 +58,24 @@ def gamma_worth(run: TrainedRun, partition: str, n_molecules: int, batch_size: i
     if not isinstance(dynamics, SymDiffDynamics):
         return None
     found: dict[str, Any] = {}
-    variants: dict[str, Rule | None] = {"": None}
-    if dynamics.f_theta is not None:
-        first, second, raw = _draws(run, partition, n_molecules, batch_size, seed)
+    variants: dict[str, Rule] = {}
+    sample = (run, partition, n_molecules, batch_size, seed)
+    with _drawing(dynamics, seed) as draws:
+        loss = _losses(*sample, None)
+    if draws:
+        first, second, raw = (torch.cat(parts) for parts in zip(*draws, strict=True))
         variants["f_identity"] = lambda R0: R0
         if len(first):
             figures = gamma_figures(first, second, raw)
             found = {"kind": figures.kind, **asdict(figures), "of_molecules": len(first)}
             variants["f_constant"] = constant(common_element(first))
     variants["R_identity"] = lambda R0: None
-    losses = {name: _losses(run, partition, n_molecules, batch_size, seed, rule) for name, rule in variants.items()}
-    found["loss"] = losses[""].mean().item()
-    found["loss_molecules"] = len(losses[""])
-    for name in list(variants)[1:]:
-        cost = losses[name] - losses[""]
-        found[f"loss_{name}"] = losses[name].mean().item()
+    found["loss"] = loss.mean().item()
+    found["loss_molecules"] = len(loss)
+    for name, rule in variants.items():
+        without = _losses(*sample, rule)
+        cost = without - loss
+        found[f"loss_{name}"] = without.mean().item()
         found[f"cost_{name}"] = cost.mean().item()
         found[f"cost_{name}_standard_error"] = cost.std().item() / math.sqrt(len(cost)) if len(cost) > 1 else None
     return found
@@ -115,13 +119,19 @@ def _losses(run: TrainedRun, partition: str, n_molecules: int, batch_size: int, 
     return torch.cat(values)
 
 
-def _draws(
-    run: TrainedRun, partition: str, n_molecules: int, batch_size: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Two draws of f and the raw matrix, (M, 3, 3) each, at the times and noise of :func:`_losses`."""
-    dynamics, found = run.model.dynamics, []
+@contextlib.contextmanager
+def _drawing(dynamics: SymDiffDynamics, seed: int) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Until the end of the block f_theta is drawn from twice more at each call, with random numbers of its own.
+
+    Yields:
+        What :func:`draw_twice` returns, an entry a call; it stays empty where there is no f_theta.
+    """
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    if dynamics.f_theta is None:
+        yield found
+        return
     a = dynamics.architecture
-    generator = torch.Generator(run.device).manual_seed(seed)
+    generator = torch.Generator(dynamics.xh_embedder.weight.device).manual_seed(seed)
 
     def keep(f_theta: Any, inputs: tuple[Any, ...]) -> None:
         # Not by calling f_theta, whose hook this is: draw_twice calls what is within it.
@@ -130,8 +140,6 @@ def _draws(
 
     hook = dynamics.f_theta.register_forward_pre_hook(keep)
     try:
-        _losses(run, partition, n_molecules, batch_size, seed, None)
+        yield found
     finally:
         hook.remove()
-    first, second, raw = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return first, second, raw

@@ -82,7 +82,7 @@ def multistep(z: Tensor, prediction: Prediction, t: Level, s: Level, state: Step
 
 def heun(z: Tensor, prediction: Prediction, t: Level, s: Level, state: StepState) -> Tensor:
     """The trapezoid rule; a second call of the network, at the end of DDIM's step."""
-    new = s.alpha * prediction.data + s.sigma * prediction.noise
+    new = _first_order(prediction, s, 1.0, state)
     ahead = state.predict(new, s)
     weight = -s.alpha * math.expm1(t.log_ratio - s.log_ratio)
     return new + weight / 2 * (ahead.data - prediction.data)

@@ -50,7 +50,7 @@ class GammaHistory:
         a, f_theta = self._dynamics.architecture, self._dynamics.f_theta
         features, t, layout = self._seen
         generator = torch.Generator(features.device).manual_seed(step)
-        draws = draw_twice(f_theta, features.float(), t.float(), layout, a.noise_dims, a.noise_std, generator)
+        draws = draw_twice(f_theta, features, t, layout, a.noise_dims, a.noise_std, generator)
         if not len(draws[0]):
             return {}
         figures = gamma_figures(*(each[:MOLECULES] for each in draws))
