@@ -87,13 +87,7 @@ def _sample_batch(
     from symdiff_plugin.process.divergence import DivergenceGuard
 
     part = len(sizes) / sampler.calls  # a call of the network brings all molecules on alike
-    calls = itertools.count()
-
-    def tick() -> None:
-        next(calls)
-        advance(part)
-
-    dynamics = DivergenceGuard(model.dynamics, tick)
+    dynamics = DivergenceGuard(model.dynamics, lambda: advance(part))
     length = int(model.sizes.max()) if model.dynamics.depends_on_padding else None
     mask = padded_mask(sizes, length=length).to(model.device)
     try:
@@ -101,7 +95,7 @@ def _sample_batch(
             dynamics, model.schedule, mask, len(model.atom_types), model.n_features, model.position_scale, sampler
         )
     except torch.cuda.OutOfMemoryError:
-        advance(-part * next(calls))
+        advance(-part * dynamics.calls)
         return None
     positions = x.cpu().numpy()
     assert dynamics.diverged is not None  # there was a call

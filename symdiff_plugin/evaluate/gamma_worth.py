@@ -131,7 +131,7 @@ def _drawing(dynamics: SymDiffDynamics, seed: int) -> Iterator[list[tuple[Tensor
         yield found
         return
     a = dynamics.architecture
-    generator = torch.Generator(dynamics.xh_embedder.weight.device).manual_seed(seed)
+    generator = torch.Generator(dynamics.f_theta.fc1.weight.device).manual_seed(seed)
 
     def keep(f_theta: Any, inputs: tuple[Any, ...]) -> None:
         # Not by calling f_theta, whose hook this is: draw_twice calls what is within it.

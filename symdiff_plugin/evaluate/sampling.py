@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,15 +93,9 @@ def _sample_batch(
     if not getattr(run.model.dynamics, "depends_on_padding", False):
         dataset_info = {**dataset_info, "max_n_nodes": int(sizes.max())}
     part = len(sizes) / run.sampler.calls  # a call of the network brings all molecules on alike
-    calls = itertools.count()
-
-    def tick() -> None:
-        next(calls)
-        advance(part)
-
     try:
         with (
-            guarded(run.model, tick) as dynamics,
+            guarded(run.model, lambda: advance(part)) as dynamics,
             contextlib.redirect_stdout(io.StringIO()),
             torch.no_grad(),
         ):
@@ -111,7 +104,7 @@ def _sample_batch(
                 prop_dist=run.prop_dist, nodesxsample=sizes, context=context,
             )  # fmt: skip
     except torch.cuda.OutOfMemoryError:
-        advance(-part * next(calls))
+        advance(-part * dynamics.calls)
         return None
     positions = x.cpu().numpy()
     assert dynamics.diverged is not None  # there was a call

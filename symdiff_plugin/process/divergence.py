@@ -27,6 +27,7 @@ class DivergenceGuard(nn.Module):
     Attributes:
         diverged: (B,) bool, the molecules for which the network once returned, or was given, something not
             finite or absurdly large; None before the first call.
+        calls: how many there were, a call that failed not counted.
     """
 
     def __init__(self, dynamics: Any, tick: Callable[[], Any]) -> None:
@@ -34,12 +35,14 @@ class DivergenceGuard(nn.Module):
         self.dynamics = dynamics
         self.tick = tick
         self.diverged: Tensor | None = None
+        self.calls = 0
 
     def _forward(self, t: Tensor, xh: Tensor, node_mask: Tensor, edge_mask: Tensor, context: Tensor | None) -> Tensor:
         """As EDM calls it; see :meth:`symdiff_plugin.model.dynamics.DiTDynamics._forward`."""
         out = self.dynamics._forward(t, xh, node_mask, edge_mask, context)
         lost = ~((out.abs() < DIVERGED) & (xh.abs() < DIVERGED)).all(dim=(1, 2))
         self.diverged = lost if self.diverged is None else self.diverged | lost
+        self.calls += 1
         self.tick()
         return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
 
