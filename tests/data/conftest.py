@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from qm9_files import Command, Result, Row, read_rows, run
+from in_process import call
+from qm9_files import Command, Row, read_rows, run
 
 from symdiff_plugin.data import write_slice
 from symdiff_plugin.data.qm9 import main
@@ -16,16 +18,7 @@ from symdiff_plugin.data.qm9pack_source import find_qm9pack
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """The data command in this process: arguments in, exit status and what it printed out."""
 
-    def call(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse's way
-            status = stop.code
-        printed = capsys.readouterr()
-        return Result([], status, printed.out, printed.err)
-
-    return call
+    return partial(call, main, capsys)
 
 
 @pytest.fixture(scope="session")

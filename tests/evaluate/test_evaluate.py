@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edm_analysis import edms_own
 
 from symdiff_plugin.data import load_split
 from symdiff_plugin.edm import import_edm
@@ -50,30 +51,6 @@ def spoilt(molecules: list[Molecule], kind: str) -> list[Molecule]:
         Molecule(m.symbols, (m.positions + s * random.randn(*m.positions.shape)).astype(np.float32))
         for m, s in zip(molecules, scale, strict=True)
     ]
-
-
-def edms_own(molecules: list[Molecule], dataset_info: dict) -> dict[str, float]:
-    """EDM's ``analyze_stability_for_molecules`` on padded tensors, as EDM's scripts call it."""
-    longest = max(map(len, molecules))
-    batch = {
-        "one_hot": torch.zeros(len(molecules), longest, len(dataset_info["atom_decoder"])),
-        "x": torch.zeros(len(molecules), longest, 3),
-        "node_mask": torch.zeros(len(molecules), longest, 1),
-    }
-    for i, molecule in enumerate(molecules):
-        n = len(molecule)
-        batch["x"][i, :n] = torch.from_numpy(molecule.positions)
-        batch["node_mask"][i, :n] = 1
-        for j, symbol in enumerate(molecule.symbols):
-            batch["one_hot"][i, j, dataset_info["atom_decoder"].index(symbol)] = 1
-    stability, (rdkit, _) = import_edm("qm9.analyze").analyze_stability_for_molecules(batch, dataset_info)
-    return {
-        "atom_stability": stability["atm_stable"],
-        "molecule_stability": stability["mol_stable"],
-        "validity": rdkit[0],
-        "uniqueness": rdkit[1],
-        "novelty": rdkit[2],
-    }
 
 
 @pytest.mark.parametrize("kind", ["real", "noisy", "shattered", "nan", "one inf"])

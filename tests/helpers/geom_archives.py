@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+from in_process import call
 
 from symdiff_plugin.data.geom.__main__ import PROG, main
 from symdiff_plugin.edm import import_edm
@@ -81,13 +82,7 @@ def edm_converts(archive: Path, conformations: int = 30, remove_h: bool = False)
 
 def command(*arguments: object, capsys: Any) -> subprocess.CompletedProcess[str]:
     """The command in this process: exit status and what it printed."""
-    capsys.readouterr()
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse's way
-        status = stop.code
-    printed = capsys.readouterr()
-    return subprocess.CompletedProcess([], status, printed.out, printed.err)
+    return call(main, capsys, *arguments)
 
 
 def process(*arguments: object, code: str | None = None, **options: Any) -> subprocess.Popen[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
+from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
@@ -15,6 +17,42 @@ from symdiff_plugin.process.schedule import NoiseSchedule, polynomial_gamma
 from symdiff_plugin.process.walk import last, walk
 
 SCHEDULE = NoiseSchedule(polynomial_gamma(1000))
+# A linear velocity that is not equivariant.
+A = torch.tensor([[0.9, 0.8, 0.0], [-0.3, 0.2, 0.7], [0.5, 0.0, -0.6]], dtype=torch.float64)
+STEPS = 10
+
+
+def assert_fresh_rotations_are_told_from_one(
+    levels: Sequence[Level], sampler: Sampler, read: Callable[[Tensor, Tensor, Level], Prediction]
+) -> None:
+    """E|x|^2 of one of two atoms after ``STEPS`` of Euler's steps of dx = A x dt, of variance 1 at the start.
+
+    Turned at random anew in each step it grows by 1 + 2 dt tr A / 3 + dt^2 tr(A^T A) / 3 a step, with one rotation for
+    the whole way as without any.
+
+    Args:
+        levels: of ``STEPS`` equal steps of a straight path.
+        sampler: Euler's.
+        read: the path's, of z, velocity and level.
+    """
+    dt = 1 / STEPS
+    fresh = 3 * (1 + 2 * dt * A.trace() / 3 + dt**2 * (A.T @ A).trace() / 3) ** STEPS
+    B = torch.linalg.matrix_power(torch.eye(3, dtype=torch.float64) + dt * A, STEPS)
+    held = (B.T @ B).trace()
+    assert abs(fresh - held) > 0.1 * held
+    turned = Symmetrised(lambda x: x @ A.T, "o3", returns="vector")
+    for wanted, is_fresh in ((fresh, True), (held, False)):
+        torch.manual_seed(0)
+        count = 40_000
+        R = torch.linalg.qr(torch.randn(count, 3, 3, dtype=torch.float64))[0]
+
+        def predict(z: Tensor, level: Level, is_fresh: bool = is_fresh, R: Tensor = R) -> Prediction:
+            return read(z, turned(z) if is_fresh else z @ R @ A.T @ R.mT, level)
+
+        u = torch.randn(count, 1, 3, dtype=torch.float64)
+        mask = torch.ones(count, 2, 1, dtype=torch.float64)
+        z = last(walk(torch.cat([u, -u], dim=1), levels, sampler, predict, lambda: None, mask))
+        assert z[:, 0].square().sum(-1).mean().item() == pytest.approx(wanted.item(), rel=0.02)
 
 
 def gaussian(variance: float) -> Callable[[Tensor, Level], Prediction]:

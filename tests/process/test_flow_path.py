@@ -6,9 +6,16 @@ import math
 
 import pytest
 import torch
-from exact import distances, gaussian, two_atoms, variance_at_the_end, velocity
+from exact import (
+    STEPS,
+    assert_fresh_rotations_are_told_from_one,
+    distances,
+    gaussian,
+    two_atoms,
+    variance_at_the_end,
+    velocity,
+)
 
-from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.level import Level, Prediction
@@ -156,32 +163,6 @@ def test_gaussian_data_on_the_subspace_by_samples(name: str, steps: int) -> None
     assert z[..., 3:].square().mean().item() == pytest.approx(wanted, rel=0.03)
 
 
-# A linear velocity that is not equivariant, turned at random anew in each step or once for the whole way.
-A = torch.tensor([[0.9, 0.8, 0.0], [-0.3, 0.2, 0.7], [0.5, 0.0, -0.6]], dtype=torch.float64)
-STEPS = 10
-
-
-def growth(fresh: bool) -> float:
-    """E|x|^2 of one of two atoms, of variance 1 at the start."""
-    torch.manual_seed(0)
-    count = 40_000
-    turned = Symmetrised(lambda x: x @ A.T, "o3", returns="vector")
-    held = torch.linalg.qr(torch.randn(count, 3, 3, dtype=torch.float64))[0]
-
-    def predict(z: torch.Tensor, level: Level) -> Prediction:
-        return PATH.read(z, turned(z) if fresh else z @ held @ A.T @ held.mT, level)
-
-    u = torch.randn(count, 1, 3, dtype=torch.float64)
-    one, mask = sampler("euler", STEPS), torch.ones(count, 2, 1, dtype=torch.float64)
-    *_, z = walk(torch.cat([u, -u], dim=1), one.levels(PATH), one, predict, lambda: None, mask)
-    return z[:, 0].square().sum(-1).mean().item()
-
-
 def test_a_rotation_a_step_is_told_from_one_for_the_whole_way() -> None:
-    dt = 1 / STEPS
-    fresh = 3 * (1 + 2 * dt * A.trace() / 3 + dt**2 * (A.T @ A).trace() / 3) ** STEPS
-    B = torch.linalg.matrix_power(torch.eye(3, dtype=torch.float64) + dt * A, STEPS)
-    held = (B.T @ B).trace()
-    assert abs(fresh - held) > 0.1 * held
-    assert growth(fresh=True) == pytest.approx(fresh.item(), rel=0.02)
-    assert growth(fresh=False) == pytest.approx(held.item(), rel=0.02)
+    one = sampler("euler", STEPS)
+    assert_fresh_rotations_are_told_from_one(one.levels(PATH), one, PATH.read)

@@ -6,9 +6,16 @@ import math
 
 import pytest
 import torch
-from exact import SCHEDULE, distances, gaussian, two_atoms, variance_at_the_end
+from exact import (
+    SCHEDULE,
+    STEPS,
+    assert_fresh_rotations_are_told_from_one,
+    distances,
+    gaussian,
+    two_atoms,
+    variance_at_the_end,
+)
 
-from symdiff_plugin import Symmetrised
 from symdiff_plugin.process.diffusion import centred_noise, padded_mask
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
@@ -202,42 +209,18 @@ def test_the_way_of_two_atoms_converges_at_the_rules_order(name: str, order: int
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
 
-# A path whose ends are exact: alpha = t, sigma = 1 - t, with a linear velocity that is not equivariant.
-A = torch.tensor([[0.9, 0.8, 0.0], [-0.3, 0.2, 0.7], [0.5, 0.0, -0.6]], dtype=torch.float64)
-STEPS = 10
-
-
+# A path whose ends are exact: alpha = t, sigma = 1 - t.
 def straight(time: float) -> Level:
     """Level of the straight path, ``time`` 0 being noise."""
     return Level(time, math.log(time) if time else -math.inf, math.log1p(-time) if time < 1 else -math.inf)
 
 
-def growth(fresh: bool) -> float:
-    """E|x|^2 / 3 after Euler's steps of dx = v(x) dt, v turned at random anew in each step or once for all."""
-    torch.manual_seed(0)
-    count = 40_000
-    velocity = Symmetrised(lambda x: x @ A.T, "o3", returns="vector")
-    held = torch.linalg.qr(torch.randn(count, 3, 3, dtype=torch.float64))[0]
-
-    def predict(z: torch.Tensor, level: Level) -> Prediction:
-        v = velocity(z) if fresh else z @ held @ A.T @ held.mT
+def test_a_rotation_a_step_is_told_from_one_for_the_whole_way() -> None:
+    def read(z: torch.Tensor, v: torch.Tensor, level: Level) -> Prediction:
         return Prediction(z + (1 - level.time) * v, z - level.time * v)
 
-    u = torch.randn(count, 1, 3, dtype=torch.float64)
-    z, mask = torch.cat([u, -u], dim=1), torch.ones(count, 2, 1, dtype=torch.float64)
     stops = [straight(i / STEPS) for i in range(STEPS + 1)]
-    *_, z = walk(z, stops, sampler("ddim", STEPS), predict, lambda: None, mask)
-    return z[:, 0].square().sum(-1).mean().item() / 3
-
-
-def test_a_rotation_a_step_is_told_from_one_for_the_whole_way() -> None:
-    dt = 1 / STEPS
-    fresh = (1 + 2 * dt * A.trace() / 3 + dt**2 * (A.T @ A).trace() / 3) ** STEPS
-    one_way = torch.linalg.matrix_power(torch.eye(3, dtype=torch.float64) + dt * A, STEPS)
-    held = (one_way.T @ one_way).trace() / 3
-    assert abs(fresh - held) > 0.1 * held
-    assert growth(fresh=True) == pytest.approx(fresh.item(), rel=0.02)
-    assert growth(fresh=False) == pytest.approx(held.item(), rel=0.02)
+    assert_fresh_rotations_are_told_from_one(stops, sampler("ddim", STEPS), read)
 
 
 def test_gaussian_data_on_the_subspace_by_samples() -> None:
