@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -101,8 +102,8 @@ def write_picture(
     below, above = cell // 6, (cell // 5 if title else cell // 16)  # room for a caption and for the title
     width, height = columns * cell, rows * (cell + below) + above
     dpi = 100
-    page = np.ones((height, width, 3))
-    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    page = np.full((height, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="none")
     canvas = FigureCanvasAgg(figure)
 
     def write(x: float, y: float, text: str, points: float, **style: Any) -> Text:
@@ -114,8 +115,8 @@ def write_picture(
         middle = left + cell / 2
         if molecule.is_finite and len(molecule):
             image = draw_molecule(molecule, cell)
-            patch = page[top : top + cell, left : left + cell]
-            patch[:] = image[..., :3] + (1 - image[..., 3:]) * patch
+            on_white = image[..., :3] + (1 - image[..., 3:])
+            page[top : top + cell, left : left + cell] = np.rint(255 * on_white)
         else:
             write(middle, top + cell / 2, "not finite", 15, ha="center", color=FAINT)
         text, good = captions[index] if captions else ("", False)
@@ -127,9 +128,12 @@ def write_picture(
             write(middle, top + cell + 0.58 * below, text, 12.5, ha="center", color=GOOD if good else FAINT)
     if title:
         write(width / 2, above * 0.5, title, 17, ha="center", color=INK)
-    figure.figimage(page, resize=False, zorder=-1)
+    canvas.draw()
+    words = np.asarray(canvas.buffer_rgba(), dtype=np.uint16)
+    alpha = words[..., 3:]
+    page[:] = (words[..., :3] * alpha + page * (255 - alpha)) // 255
     with replacing(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=dpi)
+        file.write(imageio.imwrite("<bytes>", page, extension=".png"))
 
 
 def _rgb(code: str) -> np.ndarray:

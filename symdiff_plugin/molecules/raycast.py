@@ -82,28 +82,33 @@ class Canvas:
             outline: width of the lines in pixels.
             jump: smallest step of depth, in units of length, that gets a line.
         """
-        hit = np.isfinite(self.depth)
-        if not hit.any():
-            return np.zeros((self.size, self.size, 4))
-        normal, colour, depth = self.normal[hit], self.colour[hit], self.depth[hit]  # of the pixels that see something
+        image = np.zeros((self.size, self.size, 4), dtype=np.float32)
+        seen = np.isfinite(self.depth)
+        if not seen.any():
+            return image
+        window = _around(seen, margin=outline)
+        hit = seen[window]
+        normal, colour, depth = (part[window][hit] for part in (self.normal, self.colour, self.depth))
         diffuse = np.clip(normal @ LIGHT, 0.0, 1.0)
         specular = np.clip(normal @ HALFWAY, 0.0, 1.0) ** 50
         facing = np.clip(normal[:, 2] / 0.6, 0.0, 1.0)  # darker towards the rim
         colour = colour * ((0.5 + 0.5 * diffuse) * (0.72 + 0.28 * facing))[:, None] + 0.45 * specular[:, None]
         near, far = depth.max(), depth.min()
-        veil = np.zeros_like(self.depth)
+        veil = np.zeros(hit.shape, dtype=np.float32)
         veil[hit] = fog * (near - depth) / max(near - far, 4.0)
         colour = colour + veil[hit][:, None] * (1.0 - colour)
 
         edge = np.zeros_like(hit)
-        depth = np.where(hit, self.depth, far - 10.0)
-        for axis in (0, 1):
-            for shift in range(-outline, outline + 1):
-                edge |= np.roll(depth, shift, axis=axis) - depth > jump
-        image = np.zeros((self.size, self.size, 4), dtype=np.float32)
-        image[hit, :3] = np.clip(colour, 0.0, 1.0)
-        image[edge, :3] = OUTLINE + 0.45 * veil[edge][:, None] * (1.0 - OUTLINE)
-        image[..., 3] = hit | edge
+        depth = np.where(hit, self.depth[window], far - 10.0)
+        for lines, marks in ((depth, edge), (depth.T, edge.T)):
+            for shift in range(1, outline + 1):
+                step = lines[shift:] - lines[:-shift]
+                marks[:-shift] |= step > jump  # the farther side gets the line
+                marks[shift:] |= step < -jump
+        part = image[window]
+        part[hit, :3] = np.clip(colour, 0.0, 1.0)
+        part[edge, :3] = OUTLINE + 0.45 * veil[edge][:, None] * (1.0 - OUTLINE)
+        part[..., 3] = hit | edge
         return image[::-1]  # y grows upwards, rows downwards
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> tuple[Window, np.ndarray, np.ndarray]:
@@ -122,7 +127,14 @@ class Canvas:
         self.colour[window] = np.where(nearer[..., None], colour, self.colour[window])
 
 
+def _around(seen: np.ndarray, margin: int) -> Window:
+    """The window of the pixels that are True, and ``margin`` more on every side."""
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    first, last = (slice(max(found[0] - margin, 0), found[-1] + margin + 1) for found in (rows, columns))
+    return first, last
+
+
 def average_down(image: np.ndarray, factor: int) -> np.ndarray:
     """Average blocks of ``factor`` x ``factor`` pixels: (factor h, factor w, c) becomes (h, w, c)."""
-    height, width, channels = image.shape
-    return image.reshape(height // factor, factor, width // factor, factor, channels).mean(axis=(1, 3))
+    rows = np.add.reduce([image[i::factor] for i in range(factor)])
+    return np.add.reduce([rows[:, i::factor] for i in range(factor)]) / factor**2
