@@ -319,18 +319,23 @@ def stopping_at_parsing(parsers: list[argparse.ArgumentParser] | None = None) ->
 
 
 def _understand_pip(words: list[str]) -> None:
-    from pip._internal.commands import create_command
-    from pip._internal.exceptions import PipError
-
     _require(words[:1] == ["install"], f"pip {' '.join(words)}: not an installation")
+    # Not pip's own parser: to import pip puts the standard library's distutils in setuptools' place (Python 3.11).
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", dest="constraints", action="append", default=[])
+    parser.add_argument("-e", dest="editables", action="append", default=[])
+    parser.add_argument("--retries", type=int)
+    for switch in ("--quiet", "--disable-pip-version-check"):
+        parser.add_argument(switch, action="store_true")
+    parser.add_argument("packages", nargs="*")
     try:
-        options, packages = create_command("install").parse_args(words[1:])
-    except (SystemExit, PipError) as error:
+        options = parser.parse_args(words[1:])
+    except (SystemExit, argparse.ArgumentError) as error:
         raise Fault(f"pip {' '.join(words)}: {error}") from error
     for name in options.constraints:
         _require((ROOT / name).is_file(), f"there is no {name}")
     declared = set(importlib.metadata.metadata("symdiff-plugin").get_all("Provides-Extra"))
-    for requirement in (*options.editables, *packages):
+    for requirement in (*options.editables, *options.packages):
         match = re.fullmatch(r"(\.|symdiff-plugin)(?:\[([\w,]+)\])?", requirement)
         _require(match is not None, f"pip install {requirement}: not our package")
         unknown = set((match[2] or "").split(",")) - declared - {""}
