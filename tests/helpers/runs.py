@@ -45,6 +45,7 @@ def _fork_of_server(words: list[str], folder: Path, environment: Mapping[str, st
     os.environ.update(environment)
     sys.path[:] = [str(Path(words[0]).parent), *(path for path in sys.path if not Path(path).is_relative_to(_TESTS))]
     sys.argv[:] = words
+    multiprocessing.set_start_method(None, force=True)  # the default again, for the loaders' workers
     np.random.seed(None)  # a fork has its server's
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
