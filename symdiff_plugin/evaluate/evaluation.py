@@ -101,11 +101,11 @@ def evaluate(
         few = GAMMA_MOLECULES if nll_molecules is None else min(nll_molecules, GAMMA_MOLECULES)
         if gamma := gamma_worth(run, partitions[0], few, size, seed):
             record["gamma"] = gamma
+    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     seed_everything(seed)
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
     verdicts = judge(samples.molecules, run.dataset_info)
-    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     record.update(summarise(samples.molecules, verdicts, known))
     record["seconds_per_sample"] = samples.seconds / n_samples
     if posebusters != 0:
