@@ -23,6 +23,6 @@ status=0
 "$VENV_PYTHON" -m ruff check . || status=$?
 "$VENV_PYTHON" -m ruff format --check . || status=$?
 "$VENV_PYTHON" -m mypy || status=$?
-# One process a core, each with one thread; a file's tests stay together. `-n 0` is for a debugger.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist loadfile "$@" || exit $?
+# One process a core, each with one thread; one that is done takes tests of another's. `-n 0` is for a debugger.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist worksteal "$@" || exit $?
 [ $status -eq 0 ] || die $status "the tests passed, but ruff or mypy found what stands above them"

@@ -33,4 +33,4 @@ if ! try_edm; then
 fi
 install data posebusters docs test
 say "$("$VENV_PYTHON" --version), $("$VENV_PYTHON" -m pip freeze --exclude-editable | paste -s -d ' ' -)"
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist loadfile "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$VENV_PYTHON" -m pytest -n auto --dist worksteal "$@"

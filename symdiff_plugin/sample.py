@@ -79,7 +79,6 @@ def _sample_batch(
     model: Pretrained, sizes: Tensor, sampler: Sampler, advance: Callable[[float], None]
 ) -> list[Molecule] | None:
     """Molecules of the given sizes (B,); None if the GPU's memory is too small."""
-    import numpy as np
     import torch
 
     from symdiff_plugin.molecules.molecule import from_padded
@@ -97,10 +96,7 @@ def _sample_batch(
     except torch.cuda.OutOfMemoryError:
         advance(-part * dynamics.calls)
         return None
-    positions = x.cpu().numpy()
-    assert dynamics.diverged is not None  # there was a call
-    positions[dynamics.diverged.cpu().numpy()] = np.nan
-    return from_padded(positions, types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
+    return from_padded(dynamics.marked(x), types.cpu().numpy(), mask.squeeze(-1).cpu().numpy(), model.atom_types)
 
 
 def pretrained_batch_size(model: Pretrained) -> int:

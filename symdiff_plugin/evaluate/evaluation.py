@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from symdiff_plugin.common.files import write_json
-from symdiff_plugin.evaluate.batch_size import choose_batch_size
 from symdiff_plugin.evaluate.gamma_worth import MOLECULES as GAMMA_MOLECULES
 from symdiff_plugin.evaluate.gamma_worth import gamma_lines, gamma_worth
 from symdiff_plugin.evaluate.likelihood import PARTITIONS, negative_log_likelihood
@@ -42,8 +41,8 @@ class Evaluation:
 
 def evaluate(
     run: TrainedRun,
-    n_samples: int = 10_000,
-    batch_size: int | None = None,
+    n_samples: int,
+    batch_size: int,
     seed: int = 0,
     partitions: Sequence[str] = ("test",),
     nll_molecules: int | None = None,
@@ -57,7 +56,7 @@ def evaluate(
     Args:
         run: from :func:`symdiff_plugin.evaluate.trained_run.load_run`.
         n_samples: molecules to sample.
-        batch_size: how many of them at once; chosen from memory if None. The likelihood takes as many, up to 100.
+        batch_size: how many of them at once. The likelihood takes as many, up to 100.
         seed: of all random numbers.
         partitions: of which the NLL is wanted, ``test`` or ``val``.
         nll_molecules: molecules of a partition to take; all if None, and 0 leaves the likelihood out.
@@ -65,17 +64,14 @@ def evaluate(
         posebusters: put the first so many samples to PoseBusters' checks; all if None, and 0 leaves them out.
 
     Returns:
-        The evaluation. Its record holds ``batch_size``, with which and the same seed it can be repeated, whether or
-        not that was chosen from memory (``batch_size_auto``), and ``batch_sizes``, pairs [molecules at once,
-        batches] in the order of sampling: where a GPU ran out of memory they grow smaller.
+        The evaluation. Its record holds ``batch_size``, with which and the same seed it can be repeated, and
+        ``batch_sizes``, pairs [molecules at once, batches] in the order of sampling: where a GPU ran out of memory
+        they grow smaller.
 
     Raises:
-        EvaluationError: memory cannot be measured on this device, or does not suffice for a single molecule.
+        EvaluationError: memory does not suffice for a single molecule.
         DataError: GEOM-Drugs has an atom without coordinates; ResourceError: PoseBusters is not installed.
     """
-    auto = batch_size is None
-    if batch_size is None:
-        batch_size = choose_batch_size(run)
     record: dict[str, Any] = {
         "run": str(run.folder),
         "model": run.args.model,
@@ -85,7 +81,6 @@ def evaluate(
         "seed": seed,
         "n_samples": n_samples,
         "batch_size": batch_size,
-        "batch_size_auto": auto,
         "diffusion_steps": run.args.diffusion_steps,
         **run.sampler.record(),
         "device": str(run.device),
@@ -106,11 +101,11 @@ def evaluate(
         few = GAMMA_MOLECULES if nll_molecules is None else min(nll_molecules, GAMMA_MOLECULES)
         if gamma := gamma_worth(run, partitions[0], few, size, seed):
             record["gamma"] = gamma
+    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     seed_everything(seed)
     samples = sample_molecules(run, n_samples, batch_size)
     record["batch_sizes"] = [[size, len(list(equal))] for size, equal in itertools.groupby(samples.batch_sizes)]
     verdicts = judge(samples.molecules, run.dataset_info)
-    known = training_smiles(run.dataset_info) if run.geom is None else None  # EDM measures no novelty on GEOM-Drugs
     record.update(summarise(samples.molecules, verdicts, known))
     record["seconds_per_sample"] = samples.seconds / n_samples
     if posebusters != 0:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from symdiff_plugin.evaluate.likelihood import batch_inputs, partition_loader
 from symdiff_plugin.evaluate.trained_run import TrainedRun
@@ -59,9 +60,9 @@ def gamma_worth(run: TrainedRun, partition: str, n_molecules: int, batch_size: i
         return None
     found: dict[str, Any] = {}
     variants: dict[str, Rule] = {}
-    sample = (run, partition, n_molecules, batch_size, seed)
+    loader = partition_loader(run, partition, n_molecules, batch_size)
     with _drawing(dynamics, seed) as draws:
-        loss = _losses(*sample, None)
+        loss = _losses(run, loader, seed)
     if draws:
         first, second, raw = (torch.cat(parts) for parts in zip(*draws, strict=True))
         variants["f_identity"] = lambda R0: R0
@@ -73,7 +74,7 @@ def gamma_worth(run: TrainedRun, partition: str, n_molecules: int, batch_size: i
     found["loss"] = loss.mean().item()
     found["loss_molecules"] = len(loss)
     for name, rule in variants.items():
-        without = _losses(*sample, rule)
+        without = _losses(run, loader, seed, rule)
         cost = without - loss
         found[f"loss_{name}"] = without.mean().item()
         found[f"cost_{name}"] = cost.mean().item()
@@ -101,8 +102,8 @@ def gamma_lines(record: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _losses(run: TrainedRun, partition: str, n_molecules: int, batch_size: int, seed: int, rule: Rule | None) -> Tensor:
-    """EDM's training loss of each molecule, float64 (M,)."""
+def _losses(run: TrainedRun, loader: DataLoader, seed: int, rule: Rule | None = None) -> Tensor:
+    """EDM's training loss of each molecule, float64 (M,); with ``rule`` in the place of gamma."""
     model, values = run.model, []
     replaced: AbstractContextManager[None] = (
         contextlib.nullcontext() if rule is None else with_rotation(model.dynamics, rule)
@@ -111,7 +112,7 @@ def _losses(run: TrainedRun, partition: str, n_molecules: int, batch_size: int, 
     model.training = True  # EDM's class alone: its loss. Its network stays in evaluation.
     try:
         with torch.no_grad(), replaced:
-            for data in partition_loader(run, partition, n_molecules, batch_size):
+            for data in loader:
                 x, h, node_mask, edge_mask, context = batch_inputs(run, data)
                 values.append(model(x, h, node_mask, edge_mask.view(len(x), -1), context).double().cpu())
     finally:

@@ -63,32 +63,22 @@ def evaluate_runs(
     """
     seeds = range(seed, seed + n_runs)
     kept = kept_runs(run.folder, suffix)
-    settings = settings_of(
-        run, n_samples, batch_size or 0, batch_size is None, partitions, nll_molecules, nll_draws, posebusters
-    )
+    settings = settings_of(run, n_samples, batch_size, partitions, nll_molecules, nll_draws, posebusters)
+    folders = [kept / f"run_{one_seed}" for one_seed in seeds]
+    earlier = [_settings_of_kept(folder) if n_runs > 1 else None for folder in folders]
     if batch_size is None:
-        batch_size = _recorded_batch_size([kept / f"run_{s}" for s in seeds] if n_runs > 1 else [], settings)
-        settings["batch_size"] = batch_size or choose_batch_size(run)
-    folders = []
-    for number, one_seed in enumerate(seeds, 1):
-        folder = kept / f"run_{one_seed}"
-        recorded = _record_of(folder) if n_runs > 1 else None
+        settings["batch_size"] = _recorded_batch_size(earlier, settings) or choose_batch_size(run)
+    for number, (one_seed, folder, recorded) in enumerate(zip(seeds, folders, earlier, strict=True), 1):
+        odd = None if recorded is None else difference(recorded, settings)
         if n_runs > 1:
-            odd = None if recorded is None else difference(recorded["settings"], settings)
-            if recorded is None:
-                say(f"run {number} of {n_runs}: seed {one_seed}")
-            elif odd is not None:
-                say(f"run {number} of {n_runs}: seed {one_seed}, computed anew: {folder} has {odd}")
-                recorded = None
-            else:
-                say(f"run {number} of {n_runs}: seed {one_seed}, reused from {folder}")
-        if recorded is None:
+            how = f", computed anew: {folder} has {odd}" if odd else f", reused from {folder}" if recorded else ""
+            say(f"run {number} of {n_runs}: seed {one_seed}{how}")
+        if odd or not recorded:
             found = evaluate(
                 run, n_samples, settings["batch_size"], one_seed, partitions, nll_molecules, nll_draws, posebusters
             )
             found.record.update(batch_size_auto=settings["batch_size_auto"], settings=settings)
             _keep(partial(write_evaluation, found), folder)
-        folders.append(folder)
     record = summary_of_repetitions([_read(folder) for folder in folders])
     return record, _publish(folders[0], record, run.folder, suffix)
 
@@ -136,12 +126,12 @@ def _mean_and_deviation(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str,
     return mean, std
 
 
-def _record_of(folder: Path) -> dict[str, Any] | None:
-    """The record of a kept run; None where there is none, or none that can be read."""
+def _settings_of_kept(folder: Path) -> dict[str, Any] | None:
+    """The settings of a kept run; None where there is none, or none that can be read."""
     try:
-        record = _read(folder)
-        whole = isinstance(record["settings"], dict) and (folder / "molecules.xyz").is_file()
-        return record if whole else None
+        settings = _read(folder)["settings"]
+        whole = isinstance(settings, dict) and (folder / "molecules.xyz").is_file()
+        return settings if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -150,14 +140,12 @@ def _read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
-def _recorded_batch_size(folders: Sequence[Path], settings: Mapping[str, Any]) -> int | None:
+def _recorded_batch_size(earlier: Sequence[Mapping[str, Any] | None], settings: Mapping[str, Any]) -> int | None:
     """The batch size that was chosen for the first of the kept runs that agrees in everything else."""
-    for folder in folders:
-        record = _record_of(folder)
-        if record is not None:
-            size = record["settings"].get("batch_size")
-            if difference(record["settings"], {**settings, "batch_size": size}) is None:
-                return size
+    for recorded in filter(None, earlier):
+        size = recorded.get("batch_size")
+        if difference(recorded, {**settings, "batch_size": size}) is None:
+            return size
     return None
 
 

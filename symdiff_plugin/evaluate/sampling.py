@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,9 +105,6 @@ def _sample_batch(
     except torch.cuda.OutOfMemoryError:
         advance(-part * dynamics.calls)
         return None
-    positions = x.cpu().numpy()
-    assert dynamics.diverged is not None  # there was a call
-    positions[dynamics.diverged.cpu().numpy()] = np.nan
     types = one_hot.argmax(dim=-1).cpu().numpy()
     mask = node_mask.squeeze(-1).cpu().numpy()
-    return from_padded(positions, types, mask, run.dataset_info["atom_decoder"])
+    return from_padded(dynamics.marked(x), types, mask, run.dataset_info["atom_decoder"])

@@ -20,14 +20,13 @@ ELSEWHERE = ("datadir", "data_file", "device", "cuda")
 def settings_of(
     run: TrainedRun,
     n_samples: int,
-    batch_size: int,
-    batch_size_auto: bool,
+    batch_size: int | None,
     partitions: Sequence[str],
     nll_molecules: int | None,
     nll_draws: int = 1,
     posebusters: int | None = 0,
 ) -> dict[str, Any]:
-    """The settings of every run of an evaluation, the seed apart.
+    """The settings of every run of an evaluation, the seed apart; of ``batch_size`` None that it is yet to be chosen.
 
     Weights, configuration and data are there by content, wherever they lie: ``weights_sha256`` over the loaded
     tensors, be they from a file or initial ones; ``config_sha256`` over the arguments of the training;
@@ -45,7 +44,7 @@ def settings_of(
         "diffusion_steps": run.args.diffusion_steps,
         "n_samples": n_samples,
         "batch_size": batch_size,
-        "batch_size_auto": batch_size_auto,
+        "batch_size_auto": batch_size is None,
         "partitions": sorted(partitions) if nll_molecules != 0 else [],
         "nll_molecules": "all" if nll_molecules is None else nll_molecules,
         "nll_draws": nll_draws,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,11 @@ class DivergenceGuard(nn.Module):
         self.calls += 1
         self.tick()
         return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
+
+    def marked(self, positions: Tensor) -> np.ndarray:
+        """Sampled positions (B, N, 3) on the host, those of diverged molecules NaN."""
+        assert self.diverged is not None  # there was a call
+        return positions.masked_fill(self.diverged[:, None, None], torch.nan).cpu().numpy()
 
     def sampling(self) -> AbstractContextManager[Any]:
         """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""

@@ -59,7 +59,7 @@ def run(request: pytest.FixtureRequest, workplace: Workplace, trained: str, tmp_
     folder = Path(shutil.copytree(workplace.output(trained), tmp_path / "run"))
     config = json.loads((folder / "config.json").read_text())
     config["args"].update(asdict(PRESETS["symdiff_tiny"].architecture))
-    config["args"].update(depth=2, enc_depth=1, nf=16, n_layers=2)  # each layer is as the others
+    config["args"].update(depth=1, enc_depth=1, nf=16, n_layers=1)  # each layer is as the others
     # No report and, for the EGNN, no pictures on the way.
     config["args"].update(model=request.param, n_report_steps=1000, test_epochs=1000, diffusion_steps=20)
     (folder / "config.json").write_text(json.dumps(config))

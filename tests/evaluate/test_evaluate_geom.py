@@ -55,7 +55,9 @@ def test_a_run_is_evaluated(copied_geom, capsys):
     assert (copied_geom / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("change", [{"model": "egnn_dynamics"}, {"sequential": True}, {"include_charges": True}])
+@pytest.mark.parametrize(
+    "change", [{"model": "egnn_dynamics", "nf": 16, "n_layers": 1}, {"sequential": True}, {"include_charges": True}]
+)
 def test_other_settings_are_evaluated(change, copied_geom):
     config = json.loads((copied_geom / "config.json").read_text())
     config["args"].update(change)

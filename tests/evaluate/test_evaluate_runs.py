@@ -30,6 +30,11 @@ pytestmark = pytest.mark.edm
 SMALL = ("--n_samples", 6, "--nll_molecules", 20)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_pictures() -> None:
+    """None here: those of the evaluation that is killed, another process's, are of the usual size."""
+
+
 def evaluate(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,18 +18,21 @@ from symdiff_plugin.data.qm9pack_source import find_qm9pack
 
 @pytest.fixture(scope="session")
 def qm9_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A datadir with 1300/60/60 molecules of QM9. Not to be written to."""
+    """A datadir with 1300/60/60 molecules of QM9, made once for all processes of pytest-xdist. Not to be written to."""
     if find_qm9pack() is None:
         pytest.skip("needs qm9pack: pip install qm9pack")
-    datadir = tmp_path_factory.mktemp("qm9") / "thousand"
-    make_slice_from_qm9pack(datadir, 1300, 60, 60)
+    own = tmp_path_factory.getbasetemp()
+    datadir = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "thousand"
+    with open(datadir.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        make_slice_from_qm9pack(datadir, 1300, 60, 60)  # nothing to do where it is made
     return datadir
 
 
 @pytest.fixture(scope="session")
-def qm9_slice(qm9_thousand: Path) -> Path:
+def qm9_slice(qm9_thousand: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A datadir with 240/60/60 molecules of QM9. Not to be written to, save by the runs themselves."""
-    datadir = qm9_thousand.parent / "slice"
+    datadir = tmp_path_factory.mktemp("qm9") / "slice"
     write_slice(qm9_thousand, datadir, 240, 60, 60)
     return datadir
 

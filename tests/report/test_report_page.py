@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from test_report import WATER, write_run
+from report_runs import WATER, write_run
 
 from symdiff_plugin.report import write as writing
 from symdiff_plugin.report.folders import read_runs

@@ -19,7 +19,7 @@ from symdiff_plugin.training.history import read_rows
 pytestmark = pytest.mark.edm
 
 MODELS = {
-    "symdiff_tiny": ("--model", "symdiff_tiny", *TINY),
+    "symdiff_tiny": ("--model", "symdiff_tiny", *TINY, "--sampling_steps", 3),
     "egnn_dynamics": ("--model", "egnn_dynamics", "--nf", 8, "--n_layers", 1, "--ema_decay", 0.9),
 }
 SEQUENTIAL = ("--sequential", "--num_workers", 2, "--split", "molecule", "--split_seed", 2)

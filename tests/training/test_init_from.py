@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from edm_flags import refused
 from runs import SHORT, TINY, Workplace
-from test_arguments import refused
 from torch import Tensor
 
 from symdiff_plugin import hooks

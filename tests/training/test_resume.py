@@ -10,19 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from edm_flags import parse, refused
 from runs import SHORT, Workplace
-from test_arguments import parse, refused
 
 from symdiff_plugin.data import write_slice
 from symdiff_plugin.training import checkpoint, flag_table
 from symdiff_plugin.training.history import read_rows
 from symdiff_plugin.training.run import Run
 from symdiff_plugin.training.stored_run import read_weights
-
-
-@pytest.fixture
-def data(qm9_slice: Path) -> tuple[str, str]:
-    return "--datadir", str(qm9_slice)
 
 
 def resumable(tmp_path: Path, **args: object) -> Path:
