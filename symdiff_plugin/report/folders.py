@@ -14,6 +14,7 @@ from symdiff_plugin.common.files import read_json
 from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
 from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.process import sampler
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.run_config import CONFIG
@@ -130,7 +131,7 @@ class EvaluatedRun:
         if self.dataset == "geom":
             parts += self._data_of_geom(metrics if self.is_data else args)
         if is_number(metrics.get("n_samples")):
-            parts.append(f"{metrics['n_samples']:,} samples")
+            parts.append(f"{metrics['n_samples']:,} samples{self._by_another_sampler(args)}")
         n_runs = metrics.get("n_runs", 1)
         parts.append(f"{n_runs} evaluation run{'s' * (n_runs != 1)}")
         if metrics.get("nll_draws", 1) > 1:
@@ -148,8 +149,17 @@ class EvaluatedRun:
         """Equal for two runs that are one experiment repeated: they differ in the seed and in what decides nothing."""
         args = {name: value for name, value in self.config.get("args", {}).items() if name not in DECIDES_NOTHING}
         args = {name: value for name, value in args.items() if _SINCE.get(name) != value or name not in _SINCE}
-        evaluation = {name: self.metrics.get(name) for name in ("n_samples", "n_runs", "nll_draws", "untrained")}
+        names = ["n_samples", "n_runs", "nll_draws", "untrained"]
+        if self._by_another_sampler(self.config.get("args", {})):
+            names += sampler.KINDS
+        evaluation = {name: self.metrics.get(name) for name in names}
         return json.dumps([self.config.get("molecules"), args, evaluation], sort_keys=True)
+
+    def _by_another_sampler(self, args: dict[str, Any]) -> str:
+        """By which sampler, and in how many calls of the network, where it was not EDM's own, the paper's."""
+        name, steps = (self.metrics.get(key) for key in ("sampler", "sampling_steps"))
+        usual = name == sampler.EDMS and steps == args.get("diffusion_steps")
+        return "" if name is None or usual else f" by {name} in {steps} calls"
 
     def _beside_edms_metrics(self) -> list[str]:
         """What EDM's validity leaves unsaid: of GEOM-Drugs it is of the largest fragment, with single bonds alone."""

@@ -276,3 +276,14 @@ def test_statistics_of_water(tmp_path: Path) -> None:
     assert sorted(found.bonds["H-O"])[0] == pytest.approx(0.96)
     assert total_variation(found.types, found.types) == 0
     assert total_variation(found.types, type(found.types)({"O": 1, "H": 1})) == pytest.approx(1 / 6)
+
+
+def test_another_sampler_than_edms_is_said_and_not_pooled(tmp_path: Path) -> None:
+    own = {"sampler": "ancestral", "sampling_steps": 1000, "step_grid": "time", "stochasticity": 1.0}
+    fast = {"sampler": "sde-dpm++", "sampling_steps": 50, "step_grid": "logsnr", "stochasticity": 1.0}
+    ways = {"before": {}, "own": own, "fast": fast, "grid": {**fast, "step_grid": "karras"}}
+    found = {name: read_run(write_run(tmp_path / name, metrics={**METRICS, **way})) for name, way in ways.items()}
+    assert "10,000 samples by sde-dpm++ in 50 calls, " in found["fast"].note
+    assert all("10,000 samples, " in found[name].note for name in ("before", "own"))
+    assert found["before"].repeats == found["own"].repeats  # metrics.json had no sampler then
+    assert len({found[name].repeats for name in ("own", "fast", "grid")}) == 3
