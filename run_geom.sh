@@ -108,12 +108,12 @@ install data
 if [ -n "$SMOKE" ]; then
     if [ ! -e "$DATA_FILE" ]; then
         say "conformers of $SMOKE_MOLECULES molecules by RDKit, as an archive in GEOM's format"
-        "$VENV_PYTHON" -m symdiff_plugin.data.geom rdkit --out "$FOLDER" --molecules "$SMOKE_MOLECULES"
+        watched "$VENV_PYTHON" -m symdiff_plugin.data.geom rdkit --out "$FOLDER" --molecules "$SMOKE_MOLECULES"
     fi
     ARCHIVE=$FOLDER/drugs_crude.msgpack
 fi
 if [ ! -e "$DATA_FILE" ]; then
-    "$VENV_PYTHON" -m symdiff_plugin.data.geom convert "$ARCHIVE" --out "$FOLDER"
+    watched "$VENV_PYTHON" -m symdiff_plugin.data.geom convert "$ARCHIVE" --out "$FOLDER"
 fi
 
 [ -n "$WANDB" ] || PRESET_FLAGS+=(--no_wandb)

@@ -68,9 +68,9 @@ install data
 # Other folders have to be there: their names may be mistyped.
 case $DATADIR in data | data/*) mkdir -p data ;; esac
 if [ -n "$SMOKE" ]; then
-    "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR" --slice "${SMOKE_SLICE[@]}"
+    watched "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR" --slice "${SMOKE_SLICE[@]}"
 else
-    "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR"
+    watched "$VENV_PYTHON" -m symdiff_plugin.data.qm9 --datadir "$DATADIR"
 fi
 
 if [ -z "$EDM" ]; then
@@ -79,7 +79,7 @@ if [ -z "$EDM" ]; then
     if [ -e "$OUT/metrics.json" ]; then
         say "done before"
     else
-        "$VENV_PYTHON" examples/standalone_qm9.py --datadir "$DATADIR" --out "$OUT" --because "$EDM_FAULT"
+        watched "$VENV_PYTHON" examples/standalone_qm9.py --datadir "$DATADIR" --out "$OUT" --because "$EDM_FAULT"
     fi
     say "metrics.json, molecules.xyz and samples.png are in $OUT (NOT EDM)"
     exit 0

@@ -38,9 +38,45 @@ die() {
     exit "$1"
 }
 
-# Bash waits for the command that Ctrl-C ends, then comes here.
-trap 'die 130 "interrupted; the same command goes on where it stopped"' INT
-trap 'die 143 "terminated; the same command goes on where it stopped"' TERM
+# stop STATUS SIGNAL: pass a signal on to the command that is watched, which ends in its own time; else end.
+STOPPED=
+stop() {
+    local child
+    STOPPED=$1
+    child=$(jobs -p)
+    if [ -n "$child" ]; then
+        kill "-$2" "$child" 2>/dev/null || :
+    else
+        ended
+    fi
+}
+
+ended() {
+    local what=terminated
+    [ "$STOPPED" != 130 ] || what=interrupted
+    die "$STOPPED" "$what; the same command goes on where it stopped"
+}
+
+# Bash waits for the command that Ctrl-C ends, then comes here; what is watched gets SIGTERM, as it is started without
+# an ear for Ctrl-C.
+trap 'stop 130 TERM' INT
+trap 'stop 143 TERM' TERM
+trap 'stop 129 HUP' HUP
+trap 'stop $((128 + $(kill -l USR1))) USR1' USR1
+
+# watched COMMAND...: run it, and do not end before it has ended, whatever signal comes.
+watched() {
+    local child status
+    "$@" &
+    child=$!
+    while :; do
+        status=0
+        wait "$child" || status=$?
+        kill -0 "$child" 2>/dev/null || break # else it was a signal that ended the waiting
+    done
+    [ -z "$STOPPED" ] || ended
+    return $status
+}
 
 shout() {
     local line="######################################################################"
@@ -291,16 +327,14 @@ train() {
         die 2 "$out holds a run made with other flags: choose another name with --exp_name, or remove it"
     fi
     mkdir -p "$out" || die 1 "cannot make $out"
-    claim "$out/running" "training $out"
     rm -f "$out/evaluation_done"
     write_down "$flags" "$out/command"
     say "training: $out"
-    "$VENV_PYTHON" "e3_diffusion_for_molecules/$script" "$@" --exp_name "$NAME" --resume "$RESUME" \
+    watched "$VENV_PYTHON" "e3_diffusion_for_molecules/$script" "$@" --exp_name "$NAME" --resume "$RESUME" \
         ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"} || status=$?
-    rm -f "$out/running"
     if [ $status -ne 0 ]; then
         # Refused before it began: leave no trace.
-        if [ ! -e "$out/config.json" ]; then
+        if [ ! -e "$out/config.json" ] && [ ! -e "$out/.lock" ]; then
             rm -f "$out/command"
             rmdir "$out" 2>/dev/null || :
         fi
@@ -321,7 +355,7 @@ print(metrics_table(json.load(open(sys.argv[1]))))' "$out/metrics.json"
         return
     fi
     say "evaluating: $out"
-    "$VENV_PYTHON" -m symdiff_plugin.evaluate "$out" "$@" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"}
+    watched "$VENV_PYTHON" -m symdiff_plugin.evaluate "$out" "$@" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"}
     write_down "$flags" "$out/evaluation_done"
 }
 

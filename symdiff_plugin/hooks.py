@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -30,7 +30,7 @@ from symdiff_plugin.process.sampler import Sampler
 from symdiff_plugin.process.sampling_step import sampling, step_time
 from symdiff_plugin.training import eval_scripts
 from symdiff_plugin.training.arguments import architecture_overrides, is_plugin_model, parse_args
-from symdiff_plugin.training.checkpoint import TrainingState, save_atomically
+from symdiff_plugin.training.checkpoint import TrainingState
 from symdiff_plugin.training.debug_checks import checking, debug_check, zeros_if_nan
 from symdiff_plugin.training.ema import update_average
 from symdiff_plugin.training.host_reads import read, to_device
@@ -78,10 +78,12 @@ __all__ = [
     "sample_batches",
     "sampling",
     "save",
+    "save_arguments",
     "species",
     "start_run",
     "step_time",
     "to_device",
+    "training_batches",
     "training_smiles",
     "update_average",
     "usual_size",
@@ -281,15 +283,21 @@ def geom_dataset_info(args: Namespace, default: dict[str, Any]) -> dict[str, Any
 
 
 def save(state: dict[str, Any], path: str) -> None:
-    """``torch.save`` that leaves the whole file or what was there before.
+    """Write weights, or the optimiser; see :meth:`symdiff_plugin.training.run.Run.save_weights`."""
+    assert _run is not None, "start_run comes first"
+    _run.save_weights(state, path)
 
-    Raises:
-        SystemExit: status 1 and one line if it cannot be written.
-    """
-    try:
-        save_atomically(state, path)
-    except OSError as error:
-        raise SystemExit(f"error: cannot write {path} ({error.strerror or error}): make room") from None
+
+def save_arguments(args: Namespace, path: str) -> None:
+    """Write ``args.pickle``; see :meth:`symdiff_plugin.training.run.Run.save_arguments`."""
+    assert _run is not None, "start_run comes first"
+    _run.save_arguments(args, path)
+
+
+def training_batches(loader: Any, epoch: int, losses: list[Any]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """The batches of an epoch that are still to do; see :meth:`symdiff_plugin.training.run.Run.batches`."""
+    assert _run is not None, "start_run comes first"
+    return _run.batches(loader, epoch, losses)
 
 
 def start_run(

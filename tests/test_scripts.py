@@ -4,8 +4,10 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -306,13 +308,42 @@ def test_installations_take_turns(alive, repository):
         assert environment.installed == [".[data]"]
 
 
-def test_a_run_is_not_trained_by_two_at_once(repository):
-    run_folder = repository / "outputs/mine"
-    run_folder.mkdir(parents=True)
-    (run_folder / "running").write_text(f"{os.getpid()} {platform.node()}\n")
-    refused = call("NAME=mine; RESUME=auto; train main_qm9.py --lr 1", repository)
-    assert_refused(refused, 1, f"process {os.getpid()} is training outputs/mine", "wait")
-    assert files(run_folder) == ["running"]
+# A trainer that says when it is there, and ends like ours when it is told to.
+TRAINER = """#!/usr/bin/env bash
+for s in TERM HUP USR1; do trap "echo $s >>heard; exit $((128 + $(kill -l $s)))" $s; done
+trap '' INT
+mkdir -p outputs/mine; touch outputs/mine/config.json there
+for i in $(seq 100); do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "heard", "status"),
+    [("SIGTERM", "TERM", 143), ("SIGINT", "TERM", 130), ("SIGHUP", "HUP", 129), ("SIGUSR1", "USR1", 138)],
+)
+def test_a_signal_reaches_the_training_and_no_orphan_stays(sent, heard, status, repository):
+    trainer = repository / ".venv/bin/python"
+    trainer.parent.mkdir(parents=True)
+    trainer.write_text(TRAINER)
+    trainer.chmod(0o755)
+    words = "NAME=mine; RESUME=auto; train main_qm9.py --lr 1; echo went on"
+    (repository / "call.sh").write_text(f"set -euo pipefail; . scripts/setup.sh; {words}")
+    script = subprocess.Popen(
+        ["bash", "call.sh"], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)],
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while not (repository / "there").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    script.send_signal(getattr(signal, sent))
+    said, errors = script.communicate(timeout=60)  # the pipes close when the last process that has them ends
+    assert script.returncode == status
+    assert (repository / "heard").read_text().split() == [heard]
+    assert errors.splitlines() == [
+        f"call.sh: {'interrupted' if status == 130 else 'terminated'}; the same command goes on where it stopped"
+    ]
+    assert said.splitlines() == ["== training: outputs/mine"]
+    assert not (repository / "outputs/mine/training_done").exists()
 
 
 def test_a_finished_run_is_of_its_data(repository):

@@ -43,13 +43,14 @@ def sample_batches(n_samples: int, batch_size: int) -> Iterator[tuple[int, int]]
 
 
 @contextmanager
-def counting(description: str, total: int, unit: str | None = None) -> Iterator[Callable[[float], None]]:
+def counting(description: str, total: int, unit: str | None = None, done: int = 0) -> Iterator[Callable[[float], None]]:
     """Show progress that is told rather than gone through; see :func:`progress` for where and when.
 
     Args:
         description: what is being done, in a word or two.
         total: how much there is to do.
         unit: of ``total``, in the plural; the rate is then always in units a second.
+        done: how much of it was done before.
 
     Yields:
         A function that takes how much more is done: any part of a unit, or less than nothing to take it back.
@@ -57,6 +58,7 @@ def counting(description: str, total: int, unit: str | None = None) -> Iterator[
     global _depth
     shown = {
         "total": total,
+        "initial": done,
         "unit": f" {unit}" if unit else "it",
         "bar_format": _BAR % ("{rate_noinv_fmt}" if unit else "{rate_fmt}"),
     }
@@ -88,7 +90,7 @@ def bar(description: str, total: int | None, unit: str, **options: Any) -> tqdm:
 
 def _lines(description: str, total: int, shown: dict[str, Any]) -> Callable[[float], None]:
     start = last = time.monotonic()
-    done = 0.0
+    done = float(shown["initial"])
 
     def advance(more: float) -> None:
         nonlocal last, done

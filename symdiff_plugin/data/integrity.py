@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from symdiff_plugin.common.files import replacing
+from symdiff_plugin.common.files import Changes, why_unwritten
 from symdiff_plugin.common.progress import bar
 from symdiff_plugin.data.schema import SPLITS, ResourceError, split_path
 
@@ -127,26 +127,27 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def write_together(writers: dict[Path, Callable[[IO[bytes]], None]]) -> None:
-    """Write several files of one folder: each under a temporary name first, renamed once all are on disk.
+def write_together(writers: dict[Path, Callable[[IO[bytes]], None] | None]) -> None:
+    """Write several files of one folder, all or none, wherever the process is killed.
 
-    An error, a full disk or an interruption before the renaming leaves what was there before.
+    See :class:`~symdiff_plugin.common.files.Changes`: whoever reads the folder calls ``finish_changes`` before.
+
+    Args:
+        writers: of each file; None removes it.
 
     Raises:
-        ResourceError: the disk is full or refuses to be written; the message names the folder.
+        ResourceError: the disk is full or refuses to be written; the message names the file.
     """
+    (folder,) = {path.parent for path in writers}
+    changes, path = Changes(folder), folder
     try:
-        with contextlib.ExitStack() as stack:
-            for path, write in reversed(writers.items()):  # the stack renames the last first
-                try:
-                    file = stack.enter_context(replacing(path, "wb"))
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError as error:
-                    raise ResourceError(
-                        f"cannot write {path} ({error.strerror or error}): nothing was changed; "
-                        "make room, or choose another --datadir"
-                    ) from error
+        for path, write in writers.items():
+            if write is None:
+                changes.remove(path.name)
+            else:
+                write(changes.open(path.name))
+        changes.commit()
     except OSError as error:
-        raise ResourceError(f"cannot write {error.filename2} ({error.strerror}): check the folder") from error
+        raise ResourceError(f"{why_unwritten(path, error)} (nothing was changed)") from error
+    finally:
+        changes.discard()

@@ -7,15 +7,17 @@ import json
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from symdiff_plugin.common.files import finish_changes, remove_leftovers
 from symdiff_plugin.data.integrity import SPLIT_HASHES, content_hash, json_writer, npz_writer, write_together
 from symdiff_plugin.data.plausible import check_split
-from symdiff_plugin.data.schema import KEYS, SMALLEST_SLICE, SPLIT_SIZES, SPLITS, DataError, ResourceError, split_path
+from symdiff_plugin.data.schema import KEYS, SMALLEST_SLICE, SPLIT_SIZES, SPLITS, DataError, split_path
 from symdiff_plugin.data.splits import Arrays
 
 SLICE_RECORD = "slice.json"
@@ -109,11 +111,24 @@ def check_datadir(datadir: str | Path, keys: Sequence[str] = KEYS) -> None:
     Raises:
         DataError: they are not what they should be; the message names the command that makes them.
     """
+    _finish(datadir)
     missing = [path for split in SPLITS if not (path := split_path(datadir, split)).is_file()]
     if missing:
         raise DataError(f"{missing[0]} is missing: make it with {make_command(datadir)}")
     for split in SPLITS:
         load_split(datadir, split, keys)
+
+
+def _finish(datadir: str | Path) -> None:
+    """Finish what a ``--force`` began that was killed while it put its files in place.
+
+    Raises:
+        DataError: that cannot be done.
+    """
+    try:
+        finish_changes(Path(datadir) / "qm9")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{Path(datadir) / 'qm9'} was left half replaced: {error}") from error
 
 
 def is_made(datadir: str | Path, spec: SliceSpec | None = None) -> bool:
@@ -125,6 +140,7 @@ def is_made(datadir: str | Path, spec: SliceSpec | None = None) -> bool:
     Raises:
         DataError: files of something else, or corrupt ones: only ``--force`` replaces them.
     """
+    _finish(datadir)
     paths = {split: path for split in SPLITS if (path := split_path(datadir, split)).exists()}
     if not paths:
         return False
@@ -169,6 +185,7 @@ def open_folder(datadir: str | Path) -> Iterator[Path]:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise DataError(f"{folder} cannot be written to ({error.strerror}): choose another --datadir") from error
+        remove_leftovers(folder)
         yield folder
     except BaseException:
         for path in reversed(made):
@@ -184,7 +201,7 @@ def save_splits(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSp
         ResourceError: they cannot be written.
     """
     folder = Path(datadir) / "qm9"
-    writers = {}
+    writers: dict[Path, Callable[[IO[bytes]], None] | None] = {folder / SLICE_RECORD: None}
     if spec is not None:
         record = {
             "note": "A random slice of QM9 for trying things out; results on it are not results on QM9.",
@@ -197,11 +214,6 @@ def save_splits(datadir: str | Path, splits: Mapping[str, Arrays], spec: SliceSp
         path = split_path(datadir, split)
         writers[path] = npz_writer(splits[split], path.name)
     write_together(writers)
-    if spec is None:
-        try:
-            (folder / SLICE_RECORD).unlink(missing_ok=True)
-        except OSError as error:
-            raise ResourceError(f"cannot remove {folder / SLICE_RECORD} ({error.strerror})") from error
 
 
 def _read_npz(path: Path, remedy: str) -> Arrays:

@@ -30,7 +30,7 @@ from symdiff_plugin.data.integrity import data_hash, sampled_hash
 from symdiff_plugin.edm import REPOSITORY_ROOT
 from symdiff_plugin.presets import ARCHITECTURE_FIELDS, PRESETS, get_architecture
 from symdiff_plugin.process import probabilistic_model, sampler
-from symdiff_plugin.training import checkpoint, flag_table, init_from
+from symdiff_plugin.training import checkpoint, earlier_run, flag_table, init_from
 from symdiff_plugin.training.debug_checks import enable_checks
 from symdiff_plugin.training.flag_table import FLAGS, GEOM_DATASETS, HELP, QM9_DATASETS
 
@@ -99,7 +99,6 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     args.resume_from = None if resumed is None else str(resumed[0])
     if args.keep_checkpoints is None:
         args.keep_checkpoints = not is_plugin_model(args)
-    args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     _check_values(parser, args)
     if idle := [name for name in given if not flag_table.concerns(name, model)]:
         wanted = FLAGS[idle[0]].models
@@ -134,6 +133,9 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             _refuse(parser, str(error))
     _check_data(parser, args)
     _identify_data(parser, args, before)
+    if fault := earlier_run.fault(args):
+        _refuse(parser, fault)
+    args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     if args.no_cuda:
         args.dp = False  # upstream wraps a model on the CPU in DataParallel wherever it sees two GPUs
     enable_checks(args.debug_checks)
@@ -232,6 +234,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "so on; GEOM: of every one tested), as upstream does, besides the best's; default: True for EDM's models, "
         "False for the plugin's",
     )  # fmt: skip
+    everyone.add_argument(
+        "--checkpoint_minutes",
+        default=10.0,
+        help="minutes between checkpoints, inside epochs too (10); 0: at epochs' ends alone",
+    )
+    everyone.add_argument(
+        "--overwrite", action="store_true", help="train anew in the folder of an earlier run, which is removed"
+    )
     everyone.add_argument(
         "--debug_checks", action="store_true",
         help="assert at every step, as upstream does, that padding is zero, that positions are centred and that all "

@@ -1,8 +1,9 @@
 """Checkpoints from which a run goes on exactly: one file, whole or not there, of tensors and plain values.
 
 EDM saves a model when its validation NLL improves, in several files, and its ``--resume`` reads others than it
-writes. Here everything that decides the next epoch is kept: the model, its moving average, the optimiser,
-the queue of gradient norms, the best NLLs, the state of every random generator and the arguments.
+writes. Here everything that decides the next step is kept: the model, its moving average, the optimiser, the queue
+of gradient norms, the best NLLs, the state of every random generator, the arguments and, inside an epoch, how much of
+it is done and in what order its data come.
 """
 
 from __future__ import annotations
@@ -14,27 +15,31 @@ import warnings
 import zipfile
 import zlib
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from symdiff_plugin.common.files import replacing
+from symdiff_plugin.common.files import Changes, replacing
 from symdiff_plugin.common.weights import finite
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows, validation
+from symdiff_plugin.training.host_reads import read
 from symdiff_plugin.training.run_config import read_config
 
 FILE_NAME = "checkpoint.pt"
-_FORMAT = 1
+_FORMAT = 2
+_READ = (1, 2)  # 1: of an epoch's end, always
 NO_NLL = (1e8, 1e8)  # EDM's, before a first test
 _KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
 # What a group of the optimiser's parameters does not take over from a checkpoint: the flags' and the implementation.
 _NOT_RESTORED = ("lr", "weight_decay", "fused", "foreach", "capturable", "differentiable")
 # What EDM writes at the epoch of the best validation NLL, beside args.pickle.
 BEST_FILES = ("generative_model.npy", "generative_model_ema.npy", "optim.npy")
+# All that a run writes while it trains, and what is made of it: what --overwrite replaces.
+RUN_FILES = (*BEST_FILES, "args.pickle", FILE_NAME, HISTORY, TRAIN_LOSS, "metrics.json")
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
@@ -93,44 +98,116 @@ def why_missing(path: Path, last: str | None = None) -> str:
     return f"{path} is missing: no epoch of the run has been tested yet; {go_on}"
 
 
-def save_checkpoint(path: Path, state: TrainingState, args: Namespace, epoch: int) -> None:
+@dataclass
+class Position:
+    """Where a run is: between two steps, at the state of the random generators that the next one begins with.
+
+    Attributes:
+        epoch: it is in, or begins with.
+        done: batches of the epoch that are behind it.
+        batch_size: of this epoch's batches.
+        order: state of torch's CPU generator at the beginning of the epoch, from which its order is drawn.
+        losses: of the batches that are done, as EDM keeps them to report their mean.
+        rng: see :func:`rng_state`; None for the generators' present state.
+        history: see :meth:`symdiff_plugin.training.history.History.inside`.
+    """
+
+    epoch: int
+    done: int = 0
+    batch_size: int = 0
+    order: torch.Tensor | None = None
+    losses: list[Any] = field(default_factory=list)
+    rng: dict[str, Any] | None = None
+    history: dict[str, Any] | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether something of the epoch is done."""
+        return self.done > 0
+
+
+def save_checkpoint(path: Path, state: TrainingState, args: Namespace, position: Position) -> None:
     """Write a checkpoint.
 
     Args:
         path: the file; an earlier one is replaced once the new one is complete.
         state: what to keep.
         args: the run's arguments, plain values.
-        epoch: the epoch that a resumed run starts with.
+        position: where a resumed run goes on.
 
     Raises:
         OSError: it cannot be written; an earlier one is untouched.
     """
-    record = {
+    with replacing(path, "wb") as file:
+        write_tensors(_record(state, args, position), file)
+
+
+def _record(state: TrainingState, args: Namespace, position: Position) -> dict[str, Any]:
+    return {
         "format": _FORMAT,
-        "epoch": epoch,
+        "epoch": position.epoch,
+        "inside": _inside(position) if position.inside else None,
         "args": dict(vars(args)),
         "model": state.model.state_dict(),
         "model_ema": None if state.model_ema is state.model else state.model_ema.state_dict(),
         "optim": state.optim.state_dict(),
         "queue": [float(norm) for norm in state.queue.items],
         "best_nll": [float(nll) for nll in state.best_nll],
-        "rng": rng_state(),
+        "rng": position.rng or rng_state(),
     }
-    save_atomically(record, path)
 
 
-def save_atomically(record: Any, path: str | Path) -> None:
-    """``torch.save`` that leaves the whole file or what was there before.
+def _inside(position: Position) -> dict[str, Any]:
+    return {
+        "done": position.done,
+        "batch_size": position.batch_size,
+        "order": position.order,
+        "losses": torch.tensor(read(*position.losses), dtype=torch.float64),
+        "history": position.history,
+    }
+
+
+def _position(record: dict[str, Any]) -> Position:
+    """Where a checkpoint is. Raises KeyError, TypeError or AttributeError if it is of another shape."""
+    inside = record.get("inside")
+    if inside is None:
+        return Position(record["epoch"], rng=record["rng"])
+    history = {name: inside["history"][name] for name in ("step", "losses", "row", "seconds", "cpu_seconds")}
+    return Position(
+        record["epoch"], int(inside["done"]), int(inside["batch_size"]), inside["order"],
+        list(read(*inside["losses"].tolist())), record["rng"], history,
+    )  # fmt: skip
+
+
+class _Telling:
+    """A file that remembers why it could not be written, which torch does not pass on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_tensors(record: Any, file: IO[bytes]) -> None:
+    """``torch.save`` that fails with the system's own error.
 
     Raises:
         OSError: it cannot be written.
     """
-    with replacing(path, "wb") as file:
-        try:
-            torch.save(record, file)
-        except RuntimeError as error:  # torch's own report of a failed write
-            file.flush()  # raises the OSError behind it, if there is one
-            raise OSError(f"cannot write {path}: {error}") from error
+    telling = _Telling(file)
+    try:
+        torch.save(record, telling)
+    except (RuntimeError, OSError) as error:  # torch's report of a failed write is of its own
+        raise (telling.error or OSError(str(error))) from error
 
 
 def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
@@ -155,7 +232,7 @@ def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (*_UNREADABLE, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint: resume from another one") from error
-    ours = isinstance(record, dict) and record.get("format") == _FORMAT and all(key in record for key in _KEYS)
+    ours = isinstance(record, dict) and record.get("format") in _READ and all(key in record for key in _KEYS)
     if not ours or not isinstance(record["epoch"], int) or not isinstance(record["args"], dict):
         raise CheckpointError(f"{path} is no checkpoint of this version of symdiff_plugin: resume from another one")
     if not mmap:
@@ -167,7 +244,7 @@ def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     return record
 
 
-def restore(path: Path, state: TrainingState, args: Namespace) -> int:
+def restore(path: Path, state: TrainingState, args: Namespace) -> Position:
     """Put a checkpoint back into a training loop that has just been set up.
 
     The learning rate, the weight decay and the optimiser's implementation stay those of ``args``.
@@ -178,7 +255,7 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         args: the arguments of the run that goes on.
 
     Returns:
-        The epoch to start with.
+        Where to go on.
 
     Raises:
         CheckpointError: it is missing, damaged or of another model.
@@ -195,6 +272,7 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         state.optim.load_state_dict(record["optim"])
         queue = list(map(float, record["queue"]))
         best_val, test_then = map(float, record["best_nll"])
+        position = _position(record)
         set_rng_state(record["rng"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -202,7 +280,7 @@ def restore(path: Path, state: TrainingState, args: Namespace) -> int:
         ) from error
     state.queue.items[:] = queue
     state.best_nll = best_val, test_then
-    return record["epoch"]
+    return position
 
 
 def best_weights(args: Any) -> str:
@@ -210,25 +288,34 @@ def best_weights(args: Any) -> str:
     return "generative_model_ema.npy" if getattr(args, "ema_decay", 0) > 0 else "generative_model.npy"
 
 
-def carry_along(source: Path, target: Path, args: Namespace) -> None:
-    """Give the folder of a run that goes on under another name what belongs to its past: best weights and history.
+def carry_along(source: Path, target: Path, args: Namespace, state: TrainingState, position: Position) -> None:
+    """Give the folder of a run that goes on under another name its past, all or none of it.
+
+    That is the best weights, the history, and the checkpoint.
 
     Args:
         source: the folder that it comes from.
         target: the new one; what it has of these files is replaced.
         args: of the run that goes on; EDM's evaluation scripts find them pickled beside the weights.
+        state, position: of its checkpoint.
 
     Raises:
         OSError: a file cannot be read or written.
     """
-    for name in (*BEST_FILES, HISTORY, TRAIN_LOSS):
-        (target / name).unlink(missing_ok=True)
-        if (source / name).is_file():
-            with open(source / name, "rb") as old, replacing(target / name, "wb") as new:
-                shutil.copyfileobj(old, new)
-    if (target / best_weights(args)).is_file():
-        with replacing(target / "args.pickle", "wb") as file:
-            pickle.dump(args, file)
+    changes = Changes(target)
+    try:
+        for name in (*BEST_FILES, HISTORY, TRAIN_LOSS):
+            if (source / name).is_file():
+                with open(source / name, "rb") as old:
+                    shutil.copyfileobj(old, changes.open(name))
+            else:
+                changes.remove(name)
+        if (source / best_weights(args)).is_file():
+            pickle.dump(args, changes.open("args.pickle"))
+        write_tensors(_record(state, args, position), changes.open(FILE_NAME))
+        changes.commit()
+    finally:
+        changes.discard()
 
 
 def rng_state() -> dict[str, Any]:

@@ -98,6 +98,8 @@ FLAGS: dict[str, Flag] = {
     # What is printed and kept, and where it is computed.
     "exp_name": Flag(FOLDER_NAME, resumed="anew"),
     "resume": Flag(optional(TEXT), resumed="anew"),
+    "overwrite": Flag(BOOLEAN, resumed="anew"),
+    "checkpoint_minutes": Flag(real("[0, inf)"), resumed="free"),
     "save_model": Flag(BOOLEAN, resumed="free"),
     "keep_checkpoints": Flag(optional(BOOLEAN), resumed="free"),
     "test_epochs": Flag(whole(), resumed="free"),

@@ -41,6 +41,7 @@ class History:
         folder: the run's folder.
         every: training iterations a line of ``train_loss.jsonl``.
         epoch: the first epoch; lines of this and later ones, from a run that was cut short, are dropped.
+        inside: where in that epoch it goes on, from :meth:`inside`; None at its beginning.
         clock: wall-clock time in seconds, from any beginning.
         cpu_clock: seconds that the process has computed, on all its cores: on a machine shared with others they are
             what a budget can be counted in.
@@ -58,25 +59,29 @@ class History:
         cpu_clock: Callable[[], float] = time.process_time,
         more: Callable[[int], dict[str, float]] = lambda step: {},
         likelihood: bool = True,
+        inside: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.every = every
         self.epoch = epoch
         self._names = _NAMES if likelihood else {**_NAMES, "Val loss ": "val_loss", "Test loss ": "test_loss"}
-        self._losses: list[Tensor | float] = []
-        self._row: dict[str, Any] = {}
-        steps = _keep_before(folder / TRAIN_LOSS, epoch)
-        _keep_before(folder / HISTORY, epoch)
+        inside = {"step": -1, "losses": (), "row": {}, "seconds": 0.0, "cpu_seconds": 0.0} if inside is None else inside
+        self._losses: list[Tensor | float] = list(inside["losses"])
+        self._row: dict[str, Any] = dict(inside["row"])
+        steps = _keep(folder / TRAIN_LOSS, lambda row: row["epoch"] < epoch or row["step"] <= inside["step"])
+        _keep(folder / HISTORY, lambda row: row["epoch"] < epoch)
         self._step = steps[-1]["step"] if steps else 0
         self._clock, self._cpu_clock, self._more = clock, cpu_clock, more
         self.start_epoch()
+        self._began -= inside["seconds"]
+        self._cpu_began -= inside["cpu_seconds"]
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Take in one dictionary that EDM logs; a batch's loss may be a tensor, which is read when its line is due."""
         if "Batch NLL" in record:
             self._losses.append(record["Batch NLL"])
-            if len(self._losses) == self.every:
-                self._write_losses()
+            if len(self._losses) >= self.every:
+                self.write_losses()
         for key, value in record.items():
             if key in self._names:
                 self._row[self._names[key]] = float(value)
@@ -88,18 +93,29 @@ class History:
         """Set the clocks going; what was done since the last epoch, such as a checkpoint, is not counted."""
         self._began, self._cpu_began = self._clock(), self._cpu_clock()
 
+    def inside(self) -> dict[str, Any]:
+        """What a run needs that goes on inside the epoch, plain values."""
+        return {
+            "step": self._step,
+            "losses": [float(loss) for loss in read(*self._losses)],
+            "row": dict(self._row),
+            "seconds": self._clock() - self._began,
+            "cpu_seconds": self._cpu_clock() - self._cpu_began,
+        }
+
     def end_epoch(self, lr: float | None = None) -> None:
         """Write the line of the epoch that ends, with the ``seconds`` it took, and how many of them were training.
 
         ``lr`` is its learning rate, which a run that goes on may change.
         """
-        self._write_losses()
+        self.write_losses()
         row = self._row if lr is None else {"lr": lr, **self._row}
         self._append(HISTORY, {"epoch": self.epoch, **row, "seconds": round(self._clock() - self._began, 3)})
         self._row = {}
         self.epoch += 1
 
-    def _write_losses(self) -> None:
+    def write_losses(self) -> None:
+        """Write the line of the steps since the last one, if there were any."""
         if self._losses:
             self._step += len(self._losses)
             loss = sum(read(*self._losses)) / len(self._losses)
@@ -146,8 +162,8 @@ def _is_row(row: Any, name: str) -> bool:
     return all(isinstance(row.get(count), int) for count in counts) and (name != TRAIN_LOSS or "loss" in row)
 
 
-def _keep_before(path: Path, epoch: int) -> list[dict[str, Any]]:
-    rows = [row for row in read_rows(path) if row["epoch"] < epoch] if path.exists() else []
+def _keep(path: Path, kept: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    rows = list(filter(kept, read_rows(path))) if path.exists() else []
     if rows:
         with replacing(path) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)

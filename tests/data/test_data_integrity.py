@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from qm9_files import Command, assert_refused, run, snapshot
 
 from symdiff_plugin.data import SPLITS, DataError, ResourceError, check_datadir, load_split
 from symdiff_plugin.data.integrity import content_hash, require_space, write_together
-from symdiff_plugin.data.store import save_splits
+from symdiff_plugin.data.store import SliceSpec, is_made, save_splits
 
 MAKE = "python -m symdiff_plugin.data.qm9 --datadir"
 
@@ -190,7 +192,7 @@ def test_a_disk_that_gives_out_leaves_nothing(full: Path, tmp_path: Path) -> Non
     """Files may not grow beyond 20 kB: writing fails half-way, as on a full disk."""
     arguments = ["--slice", 400, 10, 10, "--slice-of", full]
     result = run("--datadir", tmp_path / "new", *arguments, preexec_fn=limit_file_size)
-    assert_refused(result, 1, "train.npz", "make room")
+    assert_refused(result, 1, "train.npz", "larger than files may be there")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,6 +216,21 @@ def test_files_appear_together(tmp_path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("reader", [check_datadir, lambda datadir: is_made(datadir, SliceSpec((40, 10, 10)))])
+def test_a_replacement_that_was_killed_half_way_is_finished_by_whoever_reads(
+    reader: Callable[[Path], object], small: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "data")) / "qm9"
+    before = snapshot(folder.parent)
+    (folder / "valid.npz").rename(folder / ".valid.npz.0123abcd.partial")  # train.npz is in place, test.npz is not
+    (folder / "test.npz").rename(folder / ".test.npz.0123abcd.partial")
+    (folder / "test.npz").write_bytes(b"the old one")
+    changes = {f".{split}.npz.0123abcd.partial": f"{split}.npz" for split in ("train", "valid", "test")}
+    (folder / ".changes.json").write_text(json.dumps({**changes, "gone": None}))
+    reader(folder.parent)
+    assert snapshot(folder.parent) == before
 
 
 def test_content_hash_sees_content_only(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_defaults_and_arguments_are_upstreams(upstream: Workplace, patched: Work
     )
     assert {name: ours[name] for name in theirs} == theirs
     recorded = {"resume_from", "resumed", "data_sha256"}
-    flags = {"seed", "all_classes", "keep_checkpoints", "debug_checks", *sampler.KINDS, *probabilistic_model.KINDS}
+    flags = {"seed", "all_classes", "keep_checkpoints", "checkpoint_minutes", "overwrite", "debug_checks"}
+    flags |= {*sampler.KINDS, *probabilistic_model.KINDS}
     assert set(ours) - set(theirs) == flags | recorded
 
 

@@ -238,7 +238,7 @@ def test_a_run_goes_on_with_another_implementation(before: Namespace, after: Nam
 
     old = start(before)
     train(old.model, old.optim, 3, seed=0)
-    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", old, before, epoch=1)
+    checkpoint.save_checkpoint(tmp_path / "checkpoint.pt", old, before, checkpoint.Position(1))
     new = start(after)
     checkpoint.restore(tmp_path / "checkpoint.pt", new, after)
     assert bool(new.optim.param_groups[0]["fused"]) == after.fused

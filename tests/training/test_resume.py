@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from edm_flags import parse, refused
+from other_process import in_another_process, kill
 from runs import SHORT, Workplace
 
+from symdiff_plugin.common.lock import Lock
 from symdiff_plugin.data import write_slice
 from symdiff_plugin.training import checkpoint, flag_table
 from symdiff_plugin.training.history import read_rows
@@ -26,7 +28,7 @@ def resumable(tmp_path: Path, **args: object) -> Path:
     queue = argparse.Namespace(items=[3000.0])
     state = checkpoint.TrainingState(model, model, torch.optim.AdamW(model.parameters()), queue)
     folder = tmp_path / "outputs" / str(args["exp_name"])
-    checkpoint.save_checkpoint(folder / "checkpoint.pt", state, argparse.Namespace(**args), epoch=3)
+    checkpoint.save_checkpoint(folder / "checkpoint.pt", state, argparse.Namespace(**args), checkpoint.Position(3))
     return folder
 
 
@@ -69,6 +71,42 @@ def test_resume_auto_starts_afresh_or_goes_on(
     assert parse(*flags, "--exp_name", "other").resume_from is None
 
 
+def test_a_run_is_overwritten_only_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "symdiff_tiny", "--exp_name", "run", *data)
+    folder = resumable(tmp_path, **vars(parse(*flags)))
+    assert "outputs/run holds a run: go on with it by --resume outputs/run, or" in refused(capsys, *flags)
+    assert parse(*flags, "--overwrite").overwrite
+    assert parse(*flags, "--resume", "auto").resume_from
+    assert "--overwrite would remove" in refused(capsys, *flags, "--resume", "auto", "--overwrite")
+    other = resumable(tmp_path, **{**vars(parse(*flags, "--overwrite")), "exp_name": "other"})
+    assert "outputs/run holds a run" in refused(capsys, "--resume", other, "--exp_name", "run", *data)
+    (folder / "checkpoint.pt").unlink()
+    parse(*flags)  # nothing is lost
+    (folder / "history.jsonl").touch()
+    assert "outputs/run holds a run: train anew with --overwrite" in refused(capsys, *flags)
+    assert parse(*flags, "--resume", "auto").resume_from is None  # it was killed before its first checkpoint
+    (folder / "generative_model.npy").touch()
+    line = refused(capsys, *flags, "--resume", "auto")
+    assert "outputs/run has weights but no checkpoint.pt to go on from: restore that, or train anew with --over" in line
+    assert parse(*flags, "--overwrite").resume_from is None
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "symdiff_tiny", "--exp_name", "run", *data)
+    holder = in_another_process(lambda: Lock(tmp_path / "outputs/run", "training"))
+    try:
+        assert f"process {holder} on " in refused(capsys, *flags)
+    finally:
+        kill(holder)
+    parse(*flags)
+
+
 # Flag, another value than below, in the words of the refusal.
 SAME = [
     ("--num_heads", "2", "--num_heads 4 -> 2"),
@@ -90,7 +128,7 @@ FREE = {
     "--sampler": "ddim", "--sampling_steps": 9, "--step_grid": "karras", "--stochasticity": 0.5, "--corrector_steps": 2,
     "--n_epochs": 7, "--lr": 0.125, "--batch_size": 8, "--test_epochs": 3, "--n_stability_samples": 9,
     "--n_report_steps": 5, "--num_workers": 2, "--save_model": False, "--keep_checkpoints": True,
-    "--visualize_every_batch": 4, "--precision": "bf16", "--fused": False,
+    "--visualize_every_batch": 4, "--precision": "bf16", "--fused": False, "--checkpoint_minutes": 0.5,
 }  # fmt: skip
 
 

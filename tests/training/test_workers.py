@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from runs import TINY, Workplace
+from torch.utils.data import Dataset
 
-from symdiff_plugin.common.workers import main_set_aside
+from symdiff_plugin.common.workers import DataLoader, main_set_aside, rest_of
 from symdiff_plugin.training.history import read_rows
 
-pytestmark = pytest.mark.edm
 
-
+@pytest.mark.edm
 @pytest.mark.parametrize(
     ("script", "method"),
     [("main_qm9.py", "spawn"), ("main_qm9.py", "forkserver"), ("main_geom_drugs.py", "spawn")],
@@ -45,3 +46,31 @@ def test_the_main_module_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert main.__file__ is None
         assert main.__spec__ is None
     assert dict(vars(main)) == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_rest_of_an_epoch_is_what_was_left(workers: int) -> None:
+    """Also when the loader's batches have become larger; the random numbers drawn are the same."""
+
+    def loader(batch_size: int) -> DataLoader:
+        return DataLoader(Numbers(), batch_size=batch_size, shuffle=True, num_workers=workers)
+
+    torch.manual_seed(0)
+    whole = [batch.tolist() for batch in loader(3)]
+    after = torch.get_rng_state()
+    for done in (1, 3, 4):
+        for batch_size in (3, 5):
+            torch.manual_seed(0)
+            rest = rest_of(loader(batch_size), done, 3)
+            assert len(rest) == len(whole) - done
+            assert [batch.tolist() for batch in rest] == whole[done:]
+            assert torch.equal(torch.get_rng_state(), after)
+    assert [len(batch) for batch in loader(5)] == [5, 5]
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        return index
