@@ -40,10 +40,10 @@ def test_a_run_ended_at_every_kind_of_moment_is_the_unbroken_one(workplace: Work
     said = end((*flags, "parts"), (signal.SIGTERM, "Batch NLL", 2), (0, 2))
     assert said == ["SIGTERM: stopped; 0 epochs and 2 steps are done; --resume outputs/parts goes on from there"]
     end((*go_on, "--num_workers", 1), (signal.SIGUSR1, "Batch NLL", 2), (0, 4))
-    end(go_on, (signal.SIGHUP, "mol_stable", 1), (0, 4))
     said = end(go_on, (signal.SIGINT, "Batch NLL", 1), (1, 1))
     assert said == ["Ctrl-C: stopped; 1 epochs and 1 steps are done; --resume outputs/parts goes on from there"]
     assert end((*go_on, *EVERY_STEP, "--num_workers", 1), (signal.SIGKILL, "Batch NLL", 2), (1, 2)) == []
+    end(go_on, (signal.SIGHUP, "mol_stable", 1), (1, 4))
     (parts / ".checkpoint.pt.0123abcd.partial").touch()
     assert run_forked(workplace, "main_qm9.py", *go_on) == (0, [])
     assert kills.differences(workplace.output("whole"), parts) == []
