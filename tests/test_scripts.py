@@ -310,7 +310,7 @@ def test_installations_take_turns(alive, repository):
 
 # A trainer that says when it is there, and ends like ours when it is told to.
 TRAINER = """#!/usr/bin/env bash
-for s in TERM HUP USR1; do trap "echo $s >>heard; exit $((128 + $(kill -l $s)))" $s; done
+for s in TERM HUP USR1; do trap "sleep 0.5; echo $s >>heard; exit $((128 + $(kill -l $s)))" $s; done
 trap '' INT
 mkdir -p outputs/mine; touch outputs/mine/config.json there
 for i in $(seq 100); do sleep 0.1; done
@@ -336,9 +336,9 @@ def test_a_signal_reaches_the_training_and_no_orphan_stays(sent, heard, status, 
     while not (repository / "there").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     script.send_signal(getattr(signal, sent))
-    said, errors = script.communicate(timeout=60)  # the pipes close when the last process that has them ends
-    assert script.returncode == status
-    assert (repository / "heard").read_text().split() == [heard]
+    assert script.wait(timeout=60) == status
+    assert (repository / "heard").read_text().split() == [heard]  # the script has waited for it
+    said, errors = script.communicate(timeout=60)
     assert errors.splitlines() == [
         f"call.sh: {'interrupted' if status == 130 else 'terminated'}; the same command goes on where it stopped"
     ]

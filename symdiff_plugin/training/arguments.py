@@ -133,7 +133,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
             _refuse(parser, str(error))
     _check_data(parser, args)
     _identify_data(parser, args, before)
-    if fault := earlier_run.fault(args):
+    if fault := earlier_run.why_spared(args):
         _refuse(parser, fault)
     args.resume = None  # EDM's own way to resume, which reads files that nothing writes
     if args.no_cuda:

@@ -10,7 +10,7 @@ from symdiff_plugin.training import checkpoint
 from symdiff_plugin.training.history import HISTORY
 
 
-def fault(args: Namespace) -> str | None:
+def why_spared(args: Namespace) -> str | None:
     """Why a run with these arguments must not begin, in one line with the remedy; None if it may.
 
     Args:

@@ -33,9 +33,10 @@ def test_children_do_not_keep_it(tmp_path: Path) -> None:
     lock = Lock(tmp_path, "training")
     process = in_another_process(lambda: None)
     lock.release()
-    other = in_another_process(lambda: Lock(tmp_path, "training") and (tmp_path / "got it").touch())
-    kill(other)
-    kill(process)
+    try:
+        kill(in_another_process(lambda: Lock(tmp_path, "training") and (tmp_path / "got it").touch()))
+    finally:
+        kill(process)
     assert (tmp_path / "got it").exists()
 
 
@@ -59,9 +60,11 @@ def test_leftovers_are_ours_and_nobodys_work(tmp_path: Path) -> None:
     for name in theirs:
         (tmp_path / name).touch()
     (half,) = set(tmp_path.glob(".checkpoint.pt.*.partial"))
-    assert remove_leftovers(tmp_path) == 0  # it is being written
-    assert half.exists()
-    kill(process)
+    try:
+        assert remove_leftovers(tmp_path) == 0  # it is being written
+        assert half.exists()
+    finally:
+        kill(process)
     assert remove_leftovers(tmp_path) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
 

@@ -40,10 +40,10 @@ def test_a_run_ended_at_every_kind_of_moment_is_the_unbroken_one(workplace: Work
     said = end((*flags, "parts"), (signal.SIGTERM, "Batch NLL", 2), (0, 2))
     assert said == ["SIGTERM: stopped; 0 epochs and 2 steps are done; --resume outputs/parts goes on from there"]
     end((*go_on, "--num_workers", 1), (signal.SIGUSR1, "Batch NLL", 2), (0, 4))
-    end(go_on, (signal.SIGHUP, "mol_stable", 1), (0, 4))
     said = end(go_on, (signal.SIGINT, "Batch NLL", 1), (1, 1))
     assert said == ["Ctrl-C: stopped; 1 epochs and 1 steps are done; --resume outputs/parts goes on from there"]
     assert end((*go_on, *EVERY_STEP, "--num_workers", 1), (signal.SIGKILL, "Batch NLL", 2), (1, 2)) == []
+    end((*go_on, *AT_ENDS), (signal.SIGHUP, "mol_stable", 1), (1, 4))
     (parts / ".checkpoint.pt.0123abcd.partial").touch()
     assert run_forked(workplace, "main_qm9.py", *go_on) == (0, [])
     assert kills.differences(workplace.output("whole"), parts) == []
@@ -109,8 +109,11 @@ def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupts]:
 def test_a_signal_waits_for_the_end_of_a_step(interrupts: Interrupts) -> None:
     interrupts.check()
     interrupts.waiting = True
+    kept = signal.signal(signal.SIGCHLD, lambda *_: pytest.fail("a loader's process died"))  # as torch's raises
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)  # the same one passed on, say: within a second
+    os.kill(os.getpid(), signal.SIGCHLD)
+    signal.signal(signal.SIGCHLD, kept)
     with pytest.raises(Ended) as ended:
         interrupts.check()
     assert ended.value.args == (signal.SIGUSR1,)
