@@ -47,7 +47,7 @@ class DataLoader(data.DataLoader):
     """torch's loader; ``--num_workers`` processes start without the main script, and Ctrl-C is not theirs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, worker_init_fn=leave_signals_to_main, **options)
+        super().__init__(*args, **{**options, "worker_init_fn": leave_signals_to_main})
 
     def __iter__(self) -> Any:
         with main_set_aside():  # it starts them all before it returns

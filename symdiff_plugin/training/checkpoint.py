@@ -205,7 +205,7 @@ def write_tensors(record: Any, file: IO[bytes]) -> None:
     """
     telling = _Telling(file)
     try:
-        torch.save(record, telling)
+        torch.save(record, telling)  # type: ignore[arg-type]  # which asks for no more than these two methods
     except (RuntimeError, OSError) as error:  # torch's report of a failed write is of its own
         raise (telling.error or OSError(str(error))) from error
 

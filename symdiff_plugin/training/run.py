@@ -134,6 +134,7 @@ class Run:
         """
         at = self._position
         if at.inside:  # the generators are where the last step left them, and the order comes from the epoch's start
+            assert at.order is not None
             torch.set_rng_state(at.order)
             loader = rest_of(loader, at.done, at.batch_size)
         else:
@@ -144,6 +145,7 @@ class Run:
         remaining = iter(loader)
         batch = next(remaining, None)  # with it the loader has drawn all that it draws
         if at.inside:
+            assert at.rng is not None
             torch.set_rng_state(at.rng["torch"])
         with counting(f"Epoch {epoch}", total, done=at.done) as advance:
             while batch is not None:
