@@ -277,7 +277,10 @@ def _preset_defaults(model: str, values: dict[str, Any]) -> dict[str, Any]:
     defaults = {name: getattr(preset.architecture, name) for name in ARCHITECTURE_FIELDS}
     if values.get("compat", "paper") != "paper":
         defaults.update(preset.release)
-    defaults.update(preset.training_flags("geom" if values["dataset"] == "geom" else "qm9"))
+    data = "geom" if values["dataset"] == "geom" else "qm9"
+    defaults.update(preset.training_flags(data, values.get("recipe")))
+    if not hasattr(torch.optim, "Muon"):  # the rest of the recipe is worth having without it
+        defaults["optimizer"] = "adamw"
     defaults["exp_name"] = model
     if "datadir" in values:
         defaults["datadir"] = str(default_datadir())
@@ -299,6 +302,8 @@ def _check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         get_architecture(args.model, **architecture_overrides(args))
     except ValueError as error:
         _refuse(parser, str(error))
+    if args.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        _refuse(parser, f"--optimizer muon needs PyTorch 2.9, and {torch.__version__} is installed")
     if args.compile != "off" and not _has_compiler():
         _refuse(parser, "--compile needs a C++ compiler: install g++ or clang++, or leave --compile out")
 

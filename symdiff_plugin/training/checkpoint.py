@@ -35,7 +35,7 @@ _READ = (1, 2)  # 1: of an epoch's end, always
 NO_NLL = (1e8, 1e8)  # EDM's, before a first test
 _KEYS = ("epoch", "args", "model", "model_ema", "optim", "queue", "best_nll", "rng")
 # What a group of the optimiser's parameters does not take over from a checkpoint: the flags' and the implementation.
-_NOT_RESTORED = ("lr", "weight_decay", "fused", "foreach", "capturable", "differentiable")
+_NOT_RESTORED = ("lr", "initial_lr", "weight_decay", "fused", "foreach", "capturable", "differentiable")
 # What EDM writes at the epoch of the best validation NLL, beside args.pickle.
 BEST_FILES = ("generative_model.npy", "generative_model_ema.npy", "optim.npy")
 # All that a run writes while it trains, and what is made of it: what --overwrite replaces.

@@ -28,8 +28,9 @@ from symdiff_plugin.common.kinds import (
 )
 from symdiff_plugin.data.geom.split import SPLITS
 from symdiff_plugin.data.schema import PROPERTIES, REFERENCE
-from symdiff_plugin.presets import ARCHITECTURE_KINDS, COMPILE_MODES, PRESETS
+from symdiff_plugin.presets import ARCHITECTURE_KINDS, COMPILE_MODES, PRESETS, RECIPES
 from symdiff_plugin.process import probabilistic_model, sampler
+from symdiff_plugin.training import learning_rate
 
 EDM_MODELS = ("egnn_dynamics", "gnn_dynamics")
 OURS = "the plugin's models"
@@ -137,6 +138,12 @@ FLAGS: dict[str, Flag] = {
     "precision": Flag(ARCHITECTURE_KINDS["precision"], _OURS, "free"),
     "weight_decay": Flag(real("[0, inf)"), _OURS),
     "f_theta_lr": Flag(real("(0, inf)"), _OURS),
+    "recipe": Flag(choice(*RECIPES), _OURS),
+    "optimizer": Flag(choice("adamw", "muon"), _OURS),
+    "muon_lr": Flag(real("(0, inf)"), _OURS),
+    "warmup_steps": Flag(whole(0), _OURS),
+    "decay": Flag(real("[0, 1]"), _OURS, "free"),
+    "decay_shape": Flag(choice(*learning_rate.SHAPES), _OURS, "free"),
     "clip_norm": Flag(optional(real("(0, inf]")), _OURS),  # None: infinity, as JSON has it
     "freeze_epsilon": Flag(BOOLEAN, _OURS),
     "init_from": Flag(optional(TEXT), _OURS, "anew"),  # check_initial_weights compares it, however written
@@ -171,6 +178,13 @@ HELP = {
     "base": "the law of R0: the Haar measure, or pca, one of the molecule's principal frames with random signs",
     "weight_decay": "of AdamW",
     "f_theta_lr": "learning rate of f_theta, in --lr; less than 1 keeps f_theta from becoming a constant",
+    "recipe": "paper, or fast: the defaults of how it is trained; fast has Muon, a rate that rises and falls, and a "
+    "slower f_theta",
+    "optimizer": "muon: Muon for the matrices of epsilon_theta's blocks, AdamW for everything else",
+    "muon_lr": "learning rate of Muon, in --lr",
+    "warmup_steps": "first steps, in which the learning rates rise from 0",
+    "decay": "last part of the training, from 0 to 1, in which the learning rates fall to 0",
+    "decay_shape": "how they fall: in a line, as a cosine, or as one minus a square root, the fastest first",
     "clip_norm": "largest gradient norm; inf does not clip",
     "fused": "True | False: torch's fused AdamW, the same but for rounding and the fastest; False: torch's own choice "
     "of the others",

@@ -106,7 +106,7 @@ class History:
     def end_epoch(self, lr: float | None = None) -> None:
         """Write the line of the epoch that ends, with the ``seconds`` it took, and how many of them were training.
 
-        ``lr`` is its learning rate, which a run that goes on may change.
+        ``lr`` is the learning rate of its last step.
         """
         self.write_losses()
         row = self._row if lr is None else {"lr": lr, **self._row}

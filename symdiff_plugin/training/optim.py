@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from symdiff_plugin.training.arguments import is_plugin_model
 from symdiff_plugin.training.checkpoint import find_checkpoint
 from symdiff_plugin.training.host_reads import Arriving, read
+from symdiff_plugin.training.learning_rate import factor
+from symdiff_plugin.training.muon import MuonAndAdamW, is_for_muon
 
 MAX_SKIPPED = 10
 # Devices where the fused AdamW was found to be the fastest (a step of 31M parameters on one CPU thread: 26 ms; 78 in
@@ -36,21 +38,36 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     It is torch's fused implementation unless ``args.fused`` is False. It is not given what
     :func:`symdiff_plugin.training.init_from.freeze` froze. f_theta's rate is ``args.f_theta_lr`` times ``args.lr``, for
     Gram-Schmidt does not see the scale of f_theta's matrix, which grows the faster the higher the rate, until f_theta
-    turns no more (:mod:`symdiff_plugin.model.learned_gamma`).
+    turns no more (:mod:`symdiff_plugin.model.learned_gamma`). With ``args.optimizer`` ``muon`` the matrices of
+    epsilon_theta's blocks are Muon's.
     """
     if not is_plugin_model(args):
         return None
     frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
-    factor = getattr(args, "f_theta_lr", 1.0)
+    learned = [(name, parameter) for name, parameter in model.named_parameters() if name not in frozen]
+    matrices = []
+    if getattr(args, "optimizer", "adamw") == "muon":
+        matrices = [parameter for name, parameter in learned if is_for_muon(name, parameter)]
+    slower = getattr(args, "f_theta_lr", 1.0)
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if name not in frozen:
-            groups.setdefault(factor if ".f_theta." in f".{name}" else 1.0, []).append(parameter)
+    for name, parameter in learned:
+        if not any(parameter is matrix for matrix in matrices):
+            groups.setdefault(slower if ".f_theta." in f".{name}" else 1.0, []).append(parameter)
     fused = getattr(args, "fused", True) and {p.device.type for group in groups.values() for p in group} <= _FUSED
-    return torch.optim.AdamW(
-        [{"params": group, "lr": times * args.lr} for times, group in groups.items()],
+    adamw = torch.optim.AdamW(
+        [{"params": group, "lr": times * args.lr, "initial_lr": times * args.lr} for times, group in groups.items()],
         lr=args.lr, amsgrad=True, weight_decay=args.weight_decay, fused=True if fused else None,
     )  # fmt: skip
+    return MuonAndAdamW(adamw, matrices, args.muon_lr * args.lr) if matrices else adamw
+
+
+def set_learning_rates(args: Any, optim: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Multiply the rates of a model of the plugin by what its schedule says for ``step``, from 0, of ``steps``."""
+    if not is_plugin_model(args):
+        return
+    now = factor(step, steps, args.warmup_steps, args.decay, args.decay_shape)
+    for group in optim.param_groups:
+        group["lr"] = now * group["initial_lr"]
 
 
 def clip_gradients(
@@ -84,7 +101,11 @@ def clip_gradients(
         most = args.clip_norm if args.clip_grad else math.inf  # with inf every gradient is multiplied by 1
         norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=most)
         values = [norm, *(loss.detach() for loss in losses)]
-    if optim.param_groups[0].get("fused") and _heeds_found_inf(values[0].device):
+    if (
+        isinstance(optim, torch.optim.AdamW)
+        and optim.param_groups[0].get("fused")
+        and _heeds_found_inf(values[0].device)
+    ):
         optim.found_inf = (~values[0].isfinite()).float()  # type: ignore[attr-defined]
     else:
         values = read(*values)

@@ -34,7 +34,7 @@ from symdiff_plugin.training.checkpoint import Position, TrainingState
 from symdiff_plugin.training.gamma_history import GammaHistory
 from symdiff_plugin.training.history import HISTORY, History
 from symdiff_plugin.training.interrupt import Interrupts
-from symdiff_plugin.training.optim import skipped_steps
+from symdiff_plugin.training.optim import set_learning_rates, skipped_steps
 from symdiff_plugin.training.run_config import CONFIG
 from symdiff_plugin.training.tracker import tracker
 
@@ -150,6 +150,7 @@ class Run:
         with counting(f"Epoch {epoch}", total, done=at.done) as advance:
             while batch is not None:
                 at.rng, self._interrupts.waiting = None, True
+                set_learning_rates(self.args, self._state.optim, epoch * total + at.done, self.args.n_epochs * total)
                 yield at.done, batch
                 advance(1)
                 self._end_step(at.done + 1 == total)
@@ -268,7 +269,7 @@ class Run:
         minutes = self.args.checkpoint_minutes or _MINUTES_BETWEEN_EPOCHS
         due = epoch % self.args.test_epochs == 0 or time.monotonic() - self._saved >= 60 * minutes
         try:
-            self.history.end_epoch(self.args.lr)
+            self.history.end_epoch(self._state.optim.param_groups[0]["lr"])
         except OSError as error:
             self._cannot_write(self.folder / HISTORY, error)
         if self.args.save_model and (due or last):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from edm_flags import edm_parser, parse, refused
 
-from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, RECIPES, get_architecture
 from symdiff_plugin.process.sampler import KINDS, Sampler
 from symdiff_plugin.training import arguments, checkpoint, flag_table
 from symdiff_plugin.training.arguments import ARCHITECTURE_FIELDS
@@ -36,13 +36,13 @@ def test_a_flag_that_does_nothing_for_the_model_is_refused(
 ) -> None:
     """Every flag of EDM's networks with the plugin's, every one of the plugin's with EDM's, by one rule."""
     words = {"aggregation_method": "sum", "frame": "haar", "precision": "bf16", "compat": "paper", "mlp_dropout": "0.5"}
-    words |= {"group": "so3", "base": "pca"}
+    words |= {"group": "so3", "base": "pca", "recipe": "fast", "optimizer": "muon", "decay_shape": "sqrt"}
     flags = {"compat": "--symdiff_compat"}
     parser = edm_parser()
     arguments._add_flags(parser)
     there = {action.dest for action in parser._actions}
     idle = [name for name in flag_table.FLAGS if name in there and not flag_table.concerns(name, model)]
-    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 31, "egnn_dynamics": 27}[model], idle
+    assert len(idle) == {"symdiff_tiny": 10, "gnn_dynamics": 37, "egnn_dynamics": 33}[model], idle
     for name in idle:
         flag = flags.get(name, f"--{name}")
         value = words.get(name) or ("off" if name == "compile" else "1")
@@ -58,6 +58,31 @@ def test_f_thetas_flags_are_refused_where_there_is_none(
     line = refused(capsys, "--model", *model, "--enc_depth", "2", "--noise_std", "0.5", "--f_theta_lr", "0.1", *data)
     assert "--enc_depth, --noise_std, --f_theta_lr: of f_theta, which" in line
     assert parse("--model", "symdiff_tiny", "--noise_std", "0.5", *data).noise_std == 0.5
+
+
+def test_the_fast_recipe_is_a_set_of_defaults(data: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim, "Muon", object, raising=False)
+    paper, fast = parse("--model", "symdiff", *data), parse("--model", "symdiff", "--recipe", "fast", *data)
+    assert (paper.recipe, paper.optimizer, paper.warmup_steps, paper.decay, paper.f_theta_lr) == (
+        "paper",
+        "adamw",
+        0,
+        0,
+        1,
+    )
+    changed = {name for name, value in vars(fast).items() if vars(paper)[name] != value}
+    assert changed == {"recipe", *RECIPES["fast"]}
+    assert {name: vars(fast)[name] for name in RECIPES["fast"]} == RECIPES["fast"]
+    assert parse("--model", "symdiff", "--recipe", "fast", "--decay", "0", *data).decay == 0
+
+
+def test_without_muon_the_fast_recipe_does_with_adamw(
+    data: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    fast = parse("--model", "symdiff", "--recipe", "fast", *data)
+    assert (fast.optimizer, fast.decay) == ("adamw", 0.3)
+    assert "--optimizer muon needs PyTorch 2.9" in refused(capsys, "--model", "symdiff", "--optimizer", "muon", *data)
 
 
 def test_edms_models_keep_every_checkpoint_as_upstream() -> None:
