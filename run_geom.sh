@@ -4,7 +4,7 @@ set -euo pipefail
 
 # The smoke run: 150 molecules of RDKit's own tables, three conformers each; 1,610 steps, some minutes on two cores.
 SMOKE_MOLECULES=150
-SMOKE_FLAGS=(--model symdiff_tiny --split molecule --sequential --n_epochs 70 --test_epochs 1000 --batch_size 16 --lr 2e-3
+SMOKE_FLAGS=(--model symdiff_tiny --split molecule --sequential --n_epochs 70 --test_epochs 1000 --batch_size 16 --recipe fast
     --ema_decay 0.995 --diffusion_steps 500 --n_stability_samples 4 --seed 0)
 SMOKE_SAMPLES=200
 

@@ -4,7 +4,7 @@ set -euo pipefail
 
 # The smoke run: 1,600 steps, about three minutes of training on two cores.
 SMOKE_SLICE=(6400 512 512)
-SMOKE_FLAGS=(--model symdiff_tiny --n_epochs 8 --test_epochs 7 --batch_size 32 --lr 2e-3 --ema_decay 0.995 --diffusion_steps 500
+SMOKE_FLAGS=(--model symdiff_tiny --n_epochs 8 --test_epochs 7 --batch_size 32 --recipe fast --ema_decay 0.995 --diffusion_steps 500
     --n_stability_samples 8 --seed 0)
 SMOKE_SAMPLES=500
 
