@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from symdiff_plugin.process.sampling_step import told
 
 # Beyond this a float32 sampler overflows within some steps, and no molecule is meant.
 DIVERGED = 1e8
@@ -46,6 +47,6 @@ class DivergenceGuard(nn.Module):
         self.tick()
         return torch.where(self.diverged[:, None, None], torch.zeros_like(out), out)
 
-    def sampling(self) -> AbstractContextManager[Any]:
-        """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""
-        return getattr(self.dynamics, "sampling", contextlib.nullcontext)()
+    def sampling(self, hold_frame: bool = False) -> AbstractContextManager[Any]:
+        """The network's own, if it has one."""
+        return told(self.dynamics, hold_frame)
