@@ -243,6 +243,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m symdiff_
         try:
             usual = USUAL[FLOW] if model.schedule.process == FLOW else FAST
             given = {**vars(options), "sampler": options.sampler or usual}
+            given |= {"model": model.card["model"], "frame": model.dynamics.architecture.frame}
             sampler = Sampler.of({**given, "probabilistic_model": model.schedule.process}, model.schedule.steps)
         except ValueError as error:
             parser.error(str(error))

@@ -76,6 +76,7 @@ class DiTDynamics(nn.Module):
             xavier_uniform(self.pair_embedding)
         self._compiled: tuple[str, str] | None = None
         self._layouts = LayoutCache()
+        self._held: dict[str, Tensor] | None = None  # of a trajectory that keeps its draws
 
     @property
     def depends_on_padding(self) -> bool:
@@ -111,7 +112,10 @@ class DiTDynamics(nn.Module):
             ValueError: a tensor has another shape or dtype than the model was built for; nothing was drawn then.
         """
         self._check(t, xh, node_mask, context)
-        return self.given_draws(t, xh, node_mask, context, **self.draw(xh, node_mask))
+        draws = self._held or self.draw(xh, node_mask)
+        if self._held is not None:
+            self._held = draws
+        return self.given_draws(t, xh, node_mask, context, **draws)
 
     def draw(self, xh: Tensor, node_mask: Tensor) -> dict[str, Tensor]:
         """The random draws of one call, as keyword arguments of :meth:`given_draws`."""
@@ -196,15 +200,22 @@ class DiTDynamics(nn.Module):
             self.compile_blocks(*compiled)
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def sampling(self, hold_frame: bool = False) -> Iterator[None]:
         """Tell that until the end of the block the weights do not change, as in EDM's loop over the denoising steps.
 
         The bfloat16 copies of the weights are then made once, not at every call: autocast keeps them until its
         outermost block ends, and this is a block around the calls' own. Not for training.
+
+        Args:
+            hold_frame: let all calls have the draws of the first, R0 and eta; all are then of its batch.
         """
         device = next(self.parameters(), torch.empty(0)).device
-        with autocast(device.type, enabled=False):
-            yield
+        self._held = {} if hold_frame else None
+        try:
+            with autocast(device.type, enabled=False):
+                yield
+        finally:
+            self._held = None
 
     def rotation(
         self, x: Tensor, psi: Tensor, t: Tensor, layout: AtomLayout, R0: Tensor | None, eta: Tensor | None

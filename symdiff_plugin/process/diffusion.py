@@ -7,7 +7,6 @@ molecules of EDM's own ``sample``: the draws have the same shapes and order. A t
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from symdiff_plugin.packed.atoms import remove_mean
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.level import Level, Prediction
 from symdiff_plugin.process.sampler import Sampler
+from symdiff_plugin.process.sampling_step import told
 from symdiff_plugin.process.schedule import NoiseSchedule
 from symdiff_plugin.process.walk import N_DIMS, last, walk
 
@@ -81,7 +81,7 @@ def sample(
     def draw() -> Tensor:
         return centred_noise(node_mask, n_features)
 
-    with getattr(dynamics, "sampling", contextlib.nullcontext)():  # the weights do not change
+    with told(dynamics, sampler.hold_frame):
         z = last(walk(draw(), levels, sampler, predict, draw, node_mask))
         xh = path.decode(z, predict, draw)
     x = remove_mean(xh[..., :N_DIMS], node_mask) * position_scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from symdiff_plugin.process.sampling_step import told
 
 # Beyond this a float32 sampler overflows within some steps, and no molecule is meant.
 DIVERGED = 1e8
@@ -52,6 +53,6 @@ class DivergenceGuard(nn.Module):
         assert self.diverged is not None  # there was a call
         return positions.masked_fill(self.diverged[:, None, None], torch.nan).cpu().numpy()
 
-    def sampling(self) -> AbstractContextManager[Any]:
-        """The network's own, if it has one; see :func:`symdiff_plugin.hooks.sampling`."""
-        return getattr(self.dynamics, "sampling", contextlib.nullcontext)()
+    def sampling(self, hold_frame: bool = False) -> AbstractContextManager[Any]:
+        """The network's own, if it has one."""
+        return told(self.dynamics, hold_frame)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from symdiff_plugin.common.kinds import Kind, choice, optional, real, whole
+from symdiff_plugin.common.kinds import BOOLEAN, Kind, choice, optional, real, whole
 from symdiff_plugin.process.level import Level
 from symdiff_plugin.process.probabilistic_model import DIFFUSION, FLOW, SCORE
 from symdiff_plugin.process.step_grids import GRIDS, Schedule
@@ -25,6 +25,7 @@ KINDS: dict[str, Kind] = {
     "step_grid": optional(choice(*GRIDS)),
     "stochasticity": optional(real("[0, 2]")),
     "corrector_steps": optional(whole(0, 1000)),
+    "hold_frame": optional(BOOLEAN),
 }
 HELP = {
     "sampler": f"ancestral is EDM's own; of flow_matching: {', '.join(FLOW_RULES)}",
@@ -34,6 +35,8 @@ HELP = {
     "time for flow_matching and for as many ancestral steps as diffusion steps, which is EDM's own)",
     "stochasticity": "noise added on the way: 0 is an ODE, 1 the usual SDE; ddim's eta (ddim: 0, the SDEs: 1)",
     "corrector_steps": "steps of Langevin's dynamics after each step, a call each out of --sampling_steps (0)",
+    "hold_frame": "True | False: draw what R is made of, R0 and eta, once a molecule, not at every call; the molecule "
+    "is then the unsymmetrised network's, turned at the end (False)",
 }
 
 
@@ -47,13 +50,15 @@ class Sampler:
     stochasticity: float
     corrector_steps: int = 0
     probabilistic_model: str = DIFFUSION
+    hold_frame: bool = False
 
     @classmethod
     def of(cls, flags: Mapping[str, Any], diffusion_steps: int) -> Sampler:
         """What ``flags``, or a run's arguments, ask for; those that are missing or None are the sampler's usual ones.
 
         Args:
-            flags: by their names; ``probabilistic_model`` is of the run, a diffusion if it is not there.
+            flags: by their names; ``probabilistic_model`` is of the run, a diffusion if it is not there. So are
+                ``model`` and ``frame``, which say whether there is an R to hold.
             diffusion_steps: T.
 
         Raises:
@@ -75,10 +80,13 @@ class Sampler:
         chosen = cls(
             name, steps, given.get("step_grid", "time" if edms or process == FLOW else "logsnr"),
             float(given.get("stochasticity", rule.stochasticity)), corrections, process,
+            given.get("hold_frame", False),
         )  # fmt: skip
         if not rule.least <= chosen.stochasticity <= rule.most:
             allowed = f"{rule.least:g}" if rule.least == rule.most else f"from {rule.least:g} to {rule.most:g}"
             raise ValueError(f"--stochasticity of --sampler {name} is {allowed}, not {chosen.stochasticity:g}")
+        if chosen.hold_frame and "model" in flags and flags.get("frame", "none") == "none":
+            raise ValueError(f"--hold_frame: --model {flags['model']} draws no R to hold; leave it out")
         if not chosen.intervals:
             raise ValueError(
                 f"--sampling_steps must be at least {chosen._calls} with --sampler {name} and --corrector_steps "
@@ -113,14 +121,13 @@ class Sampler:
         return self == Sampler.of({}, diffusion_steps)
 
     def record(self) -> dict[str, Any]:
-        """The fields by name, for metrics.json and its like; the process where it is not EDM's diffusion."""
-        record = asdict(self)
-        if self.probabilistic_model == DIFFUSION:
-            del record["probabilistic_model"]
-        return record
+        """The fields by name, for metrics.json and its like; those that came later only where they say something."""
+        usual = {"probabilistic_model": DIFFUSION, "hold_frame": False}  # kept evaluations from before stay the same
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     def __str__(self) -> str:
         extra = f", {self.corrector_steps} Langevin" if self.corrector_steps else ""
+        extra += ", R held" if self.hold_frame else ""
         return f"{self.sampler}, {self.sampling_steps} calls ({self.step_grid} grid, eta {self.stochasticity:g}{extra})"
 
 

@@ -81,7 +81,7 @@ def test_calls_of_the_network_are_what_is_counted(flags: dict, intervals: int, c
 
 def test_the_record_makes_the_sampler_again() -> None:
     one = Sampler.of({"sampler": "ddim", "stochasticity": 0.3, "corrector_steps": 1, "step_grid": "karras"}, 1000)
-    assert one.record().keys() == KINDS.keys() == HELP.keys()
+    assert one.record().keys() == KINDS.keys() - {"hold_frame"} == HELP.keys() - {"hold_frame"}
     assert Sampler.of(one.record(), 1000) == one
     flow = Sampler.of({"probabilistic_model": "flow_matching", "sampler": "midpoint"}, 1000)
     assert Sampler.of(flow.record(), 7) == flow
