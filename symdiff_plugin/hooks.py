@@ -295,9 +295,11 @@ def save_arguments(args: Namespace, path: str) -> None:
 
 
 def training_batches(loader: Any, epoch: int, losses: list[Any]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """The batches of an epoch that are still to do; see :meth:`symdiff_plugin.training.run.Run.batches`."""
-    assert _run is not None, "start_run comes first"
-    return _run.batches(loader, epoch, losses)
+    """The batches of an epoch that are still to do; see :meth:`symdiff_plugin.training.run.Run.batches`.
+
+    Where somebody else calls EDM's ``train_epoch``, without a run's folder, all of them.
+    """
+    return enumerate(progress(loader, f"Epoch {epoch}")) if _run is None else _run.batches(loader, epoch, losses)
 
 
 def start_run(

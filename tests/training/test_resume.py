@@ -130,6 +130,7 @@ FREE = {
     "--n_epochs": 7, "--lr": 0.125, "--batch_size": 8, "--test_epochs": 3, "--n_stability_samples": 9,
     "--n_report_steps": 5, "--num_workers": 2, "--save_model": False, "--keep_checkpoints": True,
     "--visualize_every_batch": 4, "--precision": "bf16", "--fused": False, "--checkpoint_minutes": 0.5,
+    "--decay": 0.25, "--decay_shape": "sqrt",
 }  # fmt: skip
 
 
