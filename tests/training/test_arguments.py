@@ -72,7 +72,7 @@ def test_edms_model_keeps_edms_defaults() -> None:
     before = vars(edm_parser().parse_args([]))
     after = vars(parse())
     assert {name: after[name] for name in before} == before
-    ours = {"seed", "all_classes", "keep_checkpoints", "debug_checks", "flow_sigma", "score_weighting"}
+    ours = {"seed", "all_classes", "keep_checkpoints", "debug_checks", *probabilistic_model.KINDS}
     assert set(after) - set(before) == {*ours, *KINDS, *RECORDED}
     assert after["flow_sigma"] is after["score_weighting"] is None
 
