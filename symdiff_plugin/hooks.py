@@ -177,7 +177,8 @@ def diffusion_class(args: Namespace, edms: Any) -> Any:
     """
     chosen = Sampler.of(vars(args), args.diffusion_steps)
     if args.probabilistic_model == FLOW:
-        return flow_matching(edms, chosen, args.flow_sigma)
+        alignment = getattr(args, "flow_alignment", None) or "none"  # runs from before there was the flag
+        return flow_matching(edms, chosen, args.flow_sigma, alignment, getattr(args, "group", "o3") == "so3")
     if args.probabilistic_model == SCORE:
         return score_matching(edms, chosen, args.score_weighting)
     return edms if chosen.is_edms(args.diffusion_steps) else with_sampler(edms, chosen)

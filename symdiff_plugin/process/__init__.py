@@ -8,6 +8,7 @@
     diffusion        molecules without EDM
     edm_diffusion    EDM's class with another sampler than its own
     flow_path        flow matching's straight path from noise to data, which takes the schedule's place
+    alignment        noise that is turned and reordered to lie near its molecule
     edm_processes    score and flow matching as classes like EDM's
 
 A process of its own needs a schedule (``level``, ``level_at``) and a network read as a

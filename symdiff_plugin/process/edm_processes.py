@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from symdiff_plugin.process.alignment import align
 from symdiff_plugin.process.edm_diffusion import with_sampler
 from symdiff_plugin.process.flow_path import FlowPath
 from symdiff_plugin.process.sampler import Sampler
@@ -34,13 +35,15 @@ def error_a_dimension(prediction: Tensor, target: Tensor, node_mask: Tensor) -> 
 
 
 @functools.cache
-def flow_matching(edms: Any, chosen: Sampler, sigma: float) -> Any:
+def flow_matching(edms: Any, chosen: Sampler, sigma: float, alignment: str = "none", special: bool = False) -> Any:
     """A class like ``edms`` whose network is a velocity, on the path of :class:`FlowPath`.
 
     Args:
         edms: EDM's ``EnVariationalDiffusion``.
         chosen: the sampler, of flow matching.
         sigma: s, of the path.
+        alignment: of the noise with the data in training; see :func:`symdiff_plugin.process.alignment.align`.
+        special: align by rotations alone, for a network that tells mirror images apart.
     """
     base: Any = with_sampler(edms, chosen)
 
@@ -55,6 +58,7 @@ def flow_matching(edms: Any, chosen: Sampler, sigma: float) -> Any:
             """The loss of eq. 32 (B,), lambda = 1 / dimensions, in training and evaluation: no likelihood."""
             x_1 = joined(self, x, h, node_mask)
             x_0 = self.sample_combined_position_feature_noise(len(x), x.shape[1], node_mask)
+            x_0 = align(x_0, x_1, node_mask, alignment, special)
             t = torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype)
             x_t = t * x_1 + (1 - (1 - sigma) * t) * x_0
             velocity = self.phi(x_t, 1 - t[:, 0], node_mask, edge_mask, context)

@@ -17,14 +17,18 @@ FLOW_SIGMA = 1e-4
 # Of one process each: kind, process, default and help.
 KINDS: dict[str, Kind] = {
     "flow_sigma": optional(real("(0, 0.1]")),
+    "flow_alignment": optional(choice("none", "rotation", "permutation", "both")),
     "score_weighting": optional(choice("sigma2", "g2")),
 }
 DEFAULTS: dict[str, tuple[str, float | str]] = {
     "flow_sigma": (FLOW, FLOW_SIGMA),
+    "flow_alignment": (FLOW, "none"),
     "score_weighting": (SCORE, "sigma2"),
 }
 HELP = {
     "flow_sigma": f"flow_matching: deviation of the noise left at the end of the path ({FLOW_SIGMA:g})",
+    "flow_alignment": "flow_matching: turn the noise of a molecule in training, or reorder its atoms, or both, so that "
+    "it lies near the molecule and the paths are short (none)",
     "score_weighting": "score_matching: lambda(t) of the loss, sigma^2, or g^2, which is the likelihood's (sigma2)",
 }
 # EDM's flags of the diffusion, by the processes that they do something for.

@@ -11,6 +11,7 @@ import torch
 from edm_flags import edm_parser, parse, refused
 
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, RECIPES, get_architecture
+from symdiff_plugin.process import probabilistic_model
 from symdiff_plugin.process.sampler import KINDS, Sampler
 from symdiff_plugin.training import arguments, checkpoint, flag_table
 from symdiff_plugin.training.arguments import ARCHITECTURE_FIELDS
@@ -25,7 +26,7 @@ def test_edms_model_keeps_edms_defaults() -> None:
     after = vars(parse())
     assert {name: after[name] for name in before} == before
     ours = {"seed", "all_classes", "keep_checkpoints", "checkpoint_minutes", "overwrite", "debug_checks"}
-    ours |= {"flow_sigma", "score_weighting"}
+    ours |= {*probabilistic_model.KINDS}
     assert set(after) - set(before) == {*ours, *KINDS, *RECORDED}
     assert after["flow_sigma"] is after["score_weighting"] is None
 
