@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.process import probabilistic_model
 from symdiff_plugin.process.sampler import KINDS, Sampler
 from symdiff_plugin.training import arguments, checkpoint, flag_table
 from symdiff_plugin.training.arguments import ARCHITECTURE_FIELDS, parse_args
