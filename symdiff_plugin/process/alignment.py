@@ -1,4 +1,4 @@
-r"""Noise that goes with its molecule: x_0 turned and reordered to lie near x_1, for short paths in flow matching.
+r"""Noise that goes with its molecule: x_0 turned and reordered to lie near x_1, for short paths of the flow.
 
 x_0' = P x_0 Q, P a permutation of a molecule's own atoms (its features' noise goes with it) and Q in O(3) or SO(3),
 chosen to make |x_0' - x_1|^2, a sum over positions, small (Klein et al. 2023; Song et al. 2023, section 3.1).
@@ -9,8 +9,8 @@ chosen to make |x_0' - x_1|^2, a sum over positions, small (Klein et al. 2023; S
     both          one after the other, until neither changes anything or five times: the cost never rises, but it need
                   not be the least of all.
 
-**When the law of x_0' is right.** Sampling begins with N_U(0, I), so x_0' must have that law, x_1 integrated out.
-It has it exactly where the law of x_1 is invariant under the group that is aligned by: align(k . x_0, k . x_1) is
+**When the law of x_0' is right.** Sampling begins with N_U(0, I), so x_0' must have that law, x_1 integrated out. It
+has it exactly where the law of x_1 is invariant under the group that is aligned by: align(k . x_0, k . x_1) is
 k . align(x_0, x_1), so that with x_1 = k . y, k uniform, x_0' is uniform on its orbit, and the orbit is that of x_0,
 which is as in N_U(0, I). QM9's molecules stand in directions and orders of their own, but for an equivariant network
 that makes no difference: its loss at k . x_1, averaged over x_0 and R, is that at x_1. All networks here are
@@ -64,7 +64,7 @@ def best_rotation(x_0: Tensor, x_1: Tensor, special: bool) -> Tensor:
 
 
 def best_order(x_0: Tensor, x_1: Tensor, node_mask: Tensor) -> Tensor:
-    """Which atom of x_0 goes with each of x_1, (B, N), so that sum |x_0 - x_1|^2 is least; padding stays in place."""
+    """Which atom of x_0 goes with each of x_1, (B, N), to make |x_0 - x_1|^2 least; padding stays where it is."""
     cost = -(x_1 @ x_0.mT).cpu()  # the squares do not depend on the order
     real = node_mask.squeeze(-1).bool().cpu()
     order = torch.arange(x_0.shape[1]).repeat(len(x_0), 1)

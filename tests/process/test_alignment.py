@@ -43,6 +43,8 @@ def test_none_is_nothing_and_both_is_no_more_than_either_alone_on_the_mean() -> 
     assert torch.equal(align(noise, data, mask, "none"), noise)
     costs = {by: cost(align(noise, data, mask, by), data) for by in KINDS}
     assert (costs["both"] <= costs["permutation"] + 1e-12).all()
+    once = align(align(noise, data, mask, "permutation"), data, mask, "rotation")
+    assert (costs["both"] < cost(once, data) - 1e-3).sum() > 10  # the rounds after the first are worth it
     assert costs["both"].mean() < 0.8 * min(costs["rotation"].mean(), costs["permutation"].mean())
 
 
@@ -71,20 +73,18 @@ def test_rotations_are_scipys_and_a_reflection_is_taken_only_where_it_may() -> N
     assert torch.equal(proper[..., 3:], noise[..., 3:])
 
 
-def test_four_atoms_by_both_against_brute_force() -> None:
-    """Over all orders, each with its best rotation: sometimes hit, never beaten, never worse than one step of it."""
+def test_four_atoms_by_both_end_where_nothing_is_better() -> None:
+    """Brute force over all 24 orders, each with its best rotation, is never beaten and at times hit."""
     noise, data, mask = drawn([4] * 40)
     orders = list(itertools.permutations(range(4)))
     every = torch.stack([cost(align(noise[:, list(o)], data, mask, "rotation"), data) for o in orders])
     found = cost(align(noise, data, mask, "both"), data)
     best = every.min(0).values
     assert (found >= best - 1e-9).all()
-    assert (found < best + 1e-6).sum() >= 3
-    assert (found <= cost(align(noise, data, mask, "permutation"), data) + 1e-9).all()
-    assert found.mean() < every.mean(0).mean()  # an order at random with its best rotation
-    mirrored = torch.cat([-data[..., :3], data[..., 3:]], dim=-1)[:, [2, 0, 3, 1]]
+    assert (found < best + 1e-6).sum() >= 4  # a local optimum: chance would hit one in 24, of 40
+    mirrored = torch.cat([-data[..., :3], data[..., 3:]], dim=-1)
     torch.testing.assert_close(cost(align(data, data, mask, "both"), data), torch.zeros(40, dtype=torch.float64))
-    assert (cost(align(0.01 * noise + mirrored, mirrored, mask, "both"), mirrored) < 0.01).all()
+    assert (cost(align(data, mirrored, mask, "rotation"), mirrored) < 1e-9).all()
 
 
 @pytest.mark.parametrize("by", KINDS)
