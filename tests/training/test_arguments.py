@@ -10,7 +10,7 @@ import pytest
 import torch
 from edm_flags import edm_parser, parse, refused
 
-from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, get_architecture
+from symdiff_plugin.presets import EGNN_BASELINES, PRESETS, RECIPES, get_architecture
 from symdiff_plugin.process import probabilistic_model
 from symdiff_plugin.process.sampler import KINDS, Sampler
 from symdiff_plugin.training import arguments, checkpoint, flag_table
