@@ -6,15 +6,22 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from symdiff_plugin.common.files import read_json
 from symdiff_plugin.data.schema import SPLIT_SIZES
 from symdiff_plugin.molecules.molecule import Molecule, read_xyz
-from symdiff_plugin.presets import EGNN_BASELINES, EGNN_GEOM_BASELINES, PRESETS, get_architecture
-from symdiff_plugin.process import sampler
+from symdiff_plugin.presets import (
+    EGNN_BASELINES,
+    EGNN_GEOM_BASELINES,
+    PRESETS,
+    Architecture,
+    Training,
+    get_architecture,
+)
+from symdiff_plugin.process import probabilistic_model, sampler
 from symdiff_plugin.training.history import HISTORY, TRAIN_LOSS, read_rows
 from symdiff_plugin.training.released import read_configuration
 from symdiff_plugin.training.run_config import CONFIG
@@ -26,11 +33,14 @@ DECIDES_NOTHING = {
     "seed", "exp_name", "resume", "resume_from", "start_epoch", "init_from", "init_from_sha256", "datadir",
     "data_file", "data_sha256", "num_workers", "wandb_usr", "no_wandb", "online", "n_report_steps",
     "visualize_every_batch", "n_stability_samples", "save_model", "keep_checkpoints", "cuda", "no_cuda", "device", "dp",
-    "debug_checks", "fused",
+    "debug_checks", "fused", "checkpoint_minutes", "overwrite",
 }  # fmt: skip
 
-# Arguments that older runs lack, with the value that these had.
-_SINCE = {"group": "o3", "base": "haar"}
+# What a run had that lacks the argument, for it is older; None is none, too.
+_BEFORE: dict[str, Any] = {
+    **{each.name: each.default for each in (*fields(Architecture), *fields(Training))},
+    **{name: value for name, (_, value) in probabilistic_model.DEFAULTS.items()},
+}
 
 _BASELINES = {"qm9": EGNN_BASELINES, "geom": EGNN_GEOM_BASELINES}
 
@@ -148,7 +158,7 @@ class EvaluatedRun:
     def repeats(self) -> str:
         """Equal for two runs that are one experiment repeated: they differ in the seed and in what decides nothing."""
         args = {name: value for name, value in self.config.get("args", {}).items() if name not in DECIDES_NOTHING}
-        args = {name: value for name, value in args.items() if _SINCE.get(name) != value or name not in _SINCE}
+        args = {name: value for name, value in args.items() if value is not None and value != _BEFORE.get(name)}
         names = ["n_samples", "n_runs", "nll_draws", "untrained"]
         if self._by_another_sampler(self.config.get("args", {})):
             names += sampler.KINDS

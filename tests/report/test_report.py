@@ -117,6 +117,15 @@ def test_a_run_on_another_base_or_under_another_group_says_so(tmp_path: Path) ->
     assert today.repeats == read_run(folder).repeats != read_run(write_run(tmp_path / "c", base="pca")).repeats
 
 
+def test_a_run_from_before_a_flag_is_one_of_today_without_it(tmp_path: Path) -> None:
+    usual = {"recipe": "paper", "optimizer": "adamw", "muon_lr": 4.0, "warmup_steps": 0, "decay": 0.0}
+    usual |= {"f_theta_lr": 1.0, "sampler": "ancestral", "sampling_steps": None, "flow_alignment": "none"}
+    before, today = write_run(tmp_path / "a"), write_run(tmp_path / "b", checkpoint_minutes=3.0, **usual)
+    assert read_run(before).repeats == read_run(today).repeats
+    for number, other in enumerate(({"optimizer": "muon"}, {"decay": 0.3}, {"flow_alignment": "both"})):
+        assert read_run(write_run(tmp_path / str(number), **{**usual, **other})).repeats != read_run(today).repeats
+
+
 def test_a_run_of_the_release_is_told_from_ours(tmp_path: Path) -> None:
     """As it is downloaded: without config.json, the arguments in a pickle that is read and not run."""
     folder = Path(shutil.copytree(Path(__file__).parents[1] / "files/release_run/dit", tmp_path / "dit"))
