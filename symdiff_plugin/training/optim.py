@@ -44,14 +44,16 @@ def get_optim(args: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     if not is_plugin_model(args):
         return None
     frozen: frozenset[str] = getattr(model, "frozen_parameters", frozenset())
-    learned = [(name, parameter) for name, parameter in model.named_parameters() if name not in frozen]
-    matrices = []
-    if getattr(args, "optimizer", "adamw") == "muon":
-        matrices = [parameter for name, parameter in learned if is_for_muon(name, parameter)]
+    with_muon = getattr(args, "optimizer", "adamw") == "muon"
     slower = getattr(args, "f_theta_lr", 1.0)
+    matrices: list[nn.Parameter] = []
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in learned:
-        if not any(parameter is matrix for matrix in matrices):
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            continue
+        if with_muon and is_for_muon(name, parameter):
+            matrices.append(parameter)
+        else:
             groups.setdefault(slower if ".f_theta." in f".{name}" else 1.0, []).append(parameter)
     fused = getattr(args, "fused", True) and {p.device.type for group in groups.values() for p in group} <= _FUSED
     adamw = torch.optim.AdamW(
